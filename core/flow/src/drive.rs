@@ -1,0 +1,1 @@
+//! Drives a session without sockets: every cut, virtual time. (Being written.)

@@ -1,0 +1,30 @@
+//! Every bound, with its unit and its reason.
+
+/// First size of a read buffer. An interactive statement and its answer fit.
+pub const READ_BYTES_MIN: usize = 16 << 10;
+/// Read buffers grow to this while reads come back full: fewer wake-ups per megabyte on bulk results.
+pub const READ_BYTES_MAX: usize = 256 << 10;
+/// Longest frame a session may ask to see whole ([`crate::Step::Read`]'s `need`). Statements that must be analysed and rows that
+/// must be rewritten in one piece fit; longer ones are streamed, or refused where they cannot be.
+pub const FRAME_BYTES_MAX: usize = (1 << 20) + (64 << 10);
+/// Longest statement text that is analysed on a worker. Parsing 1 MiB stays in the low tens of milliseconds.
+pub const STATEMENT_BYTES_MAX: usize = 1 << 20;
+/// PostgreSQL refuses start-up packets over 10,000 bytes (`MAX_STARTUP_PACKET_LENGTH`, postmaster.h).
+pub const STARTUP_BYTES_MAX: usize = 10_000;
+/// Password messages: a JSON web token may be long; PgBouncer allows 65,535.
+pub const PASSWORD_BYTES_MAX: usize = 65_535;
+/// Statement text kept in the record: head and tail of this many bytes each, with length and SHA-256 when longer than both.
+pub const RECORDED_TEXT_BYTES: usize = 512 << 10;
+/// Parameter bytes kept per parameter.
+pub const RECORDED_PARAMETER_BYTES: usize = 64 << 10;
+/// Named prepared statements or portals one session may hold at once; beyond: refused with an error.
+pub const PREPARED_MAX: usize = 16_384;
+/// Replies a client may leave owed by pipelining before we stop reading from it.
+pub const OWED_MAX: usize = 65_536;
+/// Whole of the login, from accept to ReadyForQuery, in milliseconds; not per byte.
+pub const LOGIN_MS_MAX: u64 = 60_000;
+/// Default time to reach a target, in milliseconds.
+pub const DIAL_MS_MAX: u64 = 10_000;
+
+const _: () = assert!(STATEMENT_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(READ_BYTES_MIN <= READ_BYTES_MAX);

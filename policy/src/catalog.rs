@@ -1,0 +1,61 @@
+//! What the target's catalogue said: tables, their columns, how they descend from each other, functions.
+
+use serde::{Deserialize, Serialize};
+
+/// A snapshot of one database's catalogue. Plain data; loaded by the side path or from a file (`lockgate catalogue snapshot`).
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Catalog {
+    /// Grows with every load of this process; part of every cache key.
+    #[serde(default)]
+    pub version: u64,
+    pub database: String,
+    /// `server_version_num`.
+    pub server_version: u32,
+    /// search_path in force at login for our role, resolved (`$user` replaced), as the server reports it.
+    pub search_path: Vec<String>,
+    pub tables: Vec<Table>,
+    pub functions: Vec<Function>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Table {
+    pub oid: u32,
+    pub schema: String,
+    pub name: String,
+    /// `pg_class.relkind`: r table, p partitioned, v view, m materialised view, f foreign, S sequence, c composite.
+    pub kind: char,
+    pub columns: Vec<TableColumn>,
+    /// OIDs this table inherits from or is a partition of.
+    #[serde(default)]
+    pub parents: Vec<u32>,
+    /// `pg_get_viewdef`, for views and materialised views.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TableColumn {
+    pub number: i16,
+    pub name: String,
+    pub type_oid: u32,
+    pub type_name: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub not_null: bool,
+    /// Generation expression, if it is a generated column.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generated: Option<String>,
+}
+
+/// A function outside `pg_catalog` and `information_schema`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Function {
+    pub oid: u32,
+    pub schema: String,
+    pub name: String,
+    pub language: String,
+    /// `pg_proc.prokind`: f function, p procedure, a aggregate, w window.
+    pub kind: char,
+    /// Body (`prosrc`, or `pg_get_function_sqlbody` for SQL-standard bodies).
+    #[serde(default)]
+    pub body: String,
+}

@@ -1,0 +1,19 @@
+//! Judgement: facts in, verdicts out. Pure: opens nothing, waits for nothing, and does not know what a wire protocol is.
+#![forbid(unsafe_code)]
+
+pub mod catalog;
+pub mod facts;
+pub mod judge;
+pub mod mask;
+pub mod plan;
+pub mod rule;
+pub mod subject;
+pub mod verdict;
+
+pub use catalog::Catalog;
+pub use facts::{Column, Format};
+pub use judge::{Decision, Judge};
+pub use plan::{CopyPlan, Plan};
+pub use rule::{Policy, Scope};
+pub use subject::Subject;
+pub use verdict::{Block, Pass, Verdict};
