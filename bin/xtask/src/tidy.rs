@@ -197,7 +197,6 @@ fn forbidden_below(tree: &Tree, findings: &mut Findings) -> Result<()> {
     for (name, forbidden) in FORBIDDEN_BELOW {
         let folder = tree.crates.get(*name).with_context(|| format!("no crate {name}"))?;
         for package in packages(&["-p", name, "-e", "normal"])? {
-            // flow takes rustls's types for a TLS configuration, and postgres takes flow.
             if forbidden.contains(&package.name.as_str()) {
                 let why = format!("{name} must not depend on {}, not even through others", package.name);
                 findings.add(&format!("{folder}/Cargo.toml"), why);

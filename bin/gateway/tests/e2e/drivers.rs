@@ -105,7 +105,13 @@ fn asyncpg() {
 fn node_postgres() {
     matrix("node-postgres", |env| {
         let modules = servers::node().join("node_modules");
-        output(Command::new("node").arg("--no-deprecation").arg(script("with_node.js")).env("NODE_PATH", modules), env)
+        output(
+            Command::new("node")
+                .arg("--no-deprecation")
+                .arg(script("with_node.js"))
+                .env("NODE_PATH", modules),
+            env,
+        )
     });
 }
 
@@ -183,7 +189,9 @@ fn connector(env: &Env) -> Option<tokio_postgres_rustls::MakeRustlsConnect> {
     tls.then(|| {
         let pem = std::fs::read(&tls_files().ca).expect("read the CA");
         let mut roots = rustls::RootCertStore::empty();
-        for cert in <rustls::pki_types::CertificateDer<'_> as rustls::pki_types::pem::PemObject>::pem_slice_iter(&pem) {
+        for cert in
+            <rustls::pki_types::CertificateDer<'_> as rustls::pki_types::pem::PemObject>::pem_slice_iter(&pem)
+        {
             roots.add(cert.expect("PEM")).expect("a CA");
         }
         let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());

@@ -116,7 +116,8 @@ pub(crate) struct Gateway {
 
 /// The binary under test: cargo built it for us. `LOCKGATE_BIN` names another build (a release, a package).
 pub(crate) fn binary() -> PathBuf {
-    std::env::var_os("LOCKGATE_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_lockgate")), PathBuf::from)
+    std::env::var_os("LOCKGATE_BIN")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_lockgate")), PathBuf::from)
 }
 
 impl Gateway {
@@ -152,7 +153,11 @@ impl Gateway {
             if let Some(status) = self.child.try_wait().expect("ask for the gateway's status") {
                 panic!("the gateway ended with {status}:\n{}", self.log());
             }
-            assert!(began.elapsed() < Duration::from_secs(20), "the gateway does not listen:\n{}", self.log());
+            assert!(
+                began.elapsed() < Duration::from_secs(20),
+                "the gateway does not listen:\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }

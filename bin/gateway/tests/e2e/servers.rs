@@ -87,7 +87,11 @@ impl Server {
                 child.wait_with_output()
             })
             .expect("run psql");
-        assert!(output.status.success(), "direct SQL failed: {sql}\n{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "direct SQL failed: {sql}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).expect("UTF-8").trim_end().to_owned()
     }
 
@@ -99,7 +103,10 @@ impl Server {
             if got == expected {
                 return;
             }
-            assert!(began.elapsed() < within, "after {within:?} `{sql}` still gives `{got}`, not `{expected}`");
+            assert!(
+                began.elapsed() < within,
+                "after {within:?} `{sql}` still gives `{got}`, not `{expected}`"
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -131,9 +138,8 @@ pub(crate) struct TlsFiles {
     pub(crate) ca: PathBuf,
     pub(crate) cert: PathBuf,
     pub(crate) key: PathBuf,
-    /// A key and certificate for the same names that no one signed.
+    /// A certificate for the same names that nobody here trusts.
     pub(crate) stranger_cert: PathBuf,
-    pub(crate) stranger_key: PathBuf,
 }
 
 /// A CA of this run and a certificate for localhost, used by the servers and by the gateways.
@@ -152,14 +158,15 @@ pub(crate) fn tls_files() -> &'static TlsFiles {
         openssl(&format!("req -x509 {key} -subj /CN=lockgate-e2e -keyout ca.key -out ca.crt"));
         openssl(&format!("req -new {key} -subj /CN=localhost {names} -keyout tls.key -out tls.csr"));
         openssl("x509 -req -in tls.csr -CA ca.crt -CAkey ca.key -days 30 -copy_extensions copy -out tls.crt");
-        openssl(&format!("req -x509 {key} -subj /CN=localhost {names} -keyout stranger.key -out stranger.crt"));
+        openssl(&format!(
+            "req -x509 {key} -subj /CN=localhost {names} -keyout stranger.key -out stranger.crt"
+        ));
         let file = |name: &str| folder.join(name);
         TlsFiles {
             ca: file("ca.crt"),
             cert: file("tls.crt"),
             key: file("tls.key"),
             stranger_cert: file("stranger.crt"),
-            stranger_key: file("stranger.key"),
         }
     })
 }
@@ -169,7 +176,11 @@ pub(crate) fn python() -> PathBuf {
     once_per_machine("python", &PYTHON_PACKAGES.join(" "), |folder| {
         succeed(Command::new("python3").args(["-m", "venv"]).arg(folder));
         let pip = folder.join("bin/pip");
-        succeed(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check"]).args(PYTHON_PACKAGES));
+        succeed(
+            Command::new(pip)
+                .args(["install", "--quiet", "--disable-pip-version-check"])
+                .args(PYTHON_PACKAGES),
+        );
     })
     .join("bin/python")
 }
@@ -227,7 +238,11 @@ fn once_per_machine(name: &str, recipe: &str, make: impl FnOnce(&Path)) -> PathB
 
 fn start(version: u32, install: &Path) -> Server {
     let bin = install.join("bin");
-    assert!(bin.join("initdb").exists(), "no PostgreSQL {version} in {}: cargo xtask setup", install.display());
+    assert!(
+        bin.join("initdb").exists(),
+        "no PostgreSQL {version} in {}: cargo xtask setup",
+        install.display()
+    );
     let folder = RUN.join(format!("pg{version}"));
     fs::create_dir_all(&folder).expect("create the server's folder");
     let data = folder.join("data");
@@ -256,7 +271,8 @@ fn start(version: u32, install: &Path) -> Server {
         folder.join("server.key").display(),
     );
     append(&data.join("postgresql.conf"), &settings);
-    let hba = "host all raw 127.0.0.1/32 trust\nlocal all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+    let hba =
+        "host all raw 127.0.0.1/32 trust\nlocal all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
     fs::write(data.join("pg_hba.conf"), hba).expect("write pg_hba.conf");
     let log = fs::File::create(folder.join("log")).expect("create log");
     let mut command = as_postgres(bin.join("postgres"));
@@ -287,7 +303,11 @@ fn wait_for(server: &Server, folder: &Path) {
             return;
         }
         let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
-        assert!(began.elapsed() < Duration::from_secs(60), "PostgreSQL {} did not start:\n{log}", server.version);
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "PostgreSQL {} did not start:\n{log}",
+            server.version
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -338,7 +358,10 @@ fn am_root() -> bool {
 
 fn id(args: &[&str]) -> u32 {
     let output = Command::new("id").args(args).output().expect("run id");
-    String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or_else(|_| panic!("id {args:?} gave no number"))
+    String::from_utf8_lossy(&output.stdout)
+        .trim()
+        .parse()
+        .unwrap_or_else(|_| panic!("id {args:?} gave no number"))
 }
 
 /// A loopback port nobody listens on now.

@@ -21,7 +21,8 @@ impl Message {
     pub(crate) fn field(&self, code: char) -> String {
         assert!(matches!(self.tag, 'E' | 'N'), "{self:?} has no fields");
         let mut fields = self.body.split(|b| *b == 0);
-        let found = fields.find_map(|f| f.split_first().filter(|(c, _)| char::from(**c) == code).map(|(_, text)| text));
+        let found = fields
+            .find_map(|f| f.split_first().filter(|(c, _)| char::from(**c) == code).map(|(_, text)| text));
         String::from_utf8_lossy(found.unwrap_or_default()).into_owned()
     }
 }
@@ -98,7 +99,8 @@ impl Client {
         let messages = self.query(sql);
         let row = messages.iter().find(|m| m.tag == 'D');
         let row = row.unwrap_or_else(|| panic!("`{sql}` gave no row: {}", tags(&messages)));
-        String::from_utf8_lossy(cells(row).first().and_then(Option::as_deref).unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(cells(row).first().and_then(Option::as_deref).unwrap_or_default())
+            .into_owned()
     }
 
     /// True when the other end closed (or reset) without another byte.
