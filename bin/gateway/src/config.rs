@@ -34,10 +34,10 @@ pub(crate) struct File {
     pub policies: Vec<String>,
     /// Mode of the rules in this file: observe (the default) or enforce. A rule's own mode wins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<serde_json::Value>,
+    pub mode: Option<crate::rules::Mode>,
     /// Rules, as in a policy file.
     #[serde(default)]
-    pub rules: Vec<serde_json::Value>,
+    pub rules: Vec<crate::rules::Rule>,
     /// More files of this format: paths or globs, relative to this file.
     #[serde(default)]
     pub include: Vec<String>,

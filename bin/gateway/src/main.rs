@@ -2,7 +2,10 @@
 #![forbid(unsafe_code)]
 mod config;
 mod mistake;
+mod rules;
+mod scram;
 mod secret;
+mod settings;
 mod tls;
 mod units;
 mod upstream;
