@@ -3,7 +3,7 @@
 //! A [`Directory`] is immutable; a reload publishes a new one ([`Published`]). A session keeps the one it logged in with for its
 //! connection and identity, and asks for the newest policy at every statement.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -206,6 +206,8 @@ impl fmt::Debug for Credential {
 #[derive(Default)]
 pub struct Catalogues {
     by_database: RwLock<HashMap<String, Arc<Catalog>>>,
+    /// Databases whose catalogue changed as far as sessions saw on the wire.
+    stale: Mutex<HashSet<String>>,
 }
 
 impl Catalogues {
@@ -217,6 +219,21 @@ impl Catalogues {
         if let Ok(mut map) = self.by_database.write() {
             map.insert(database.to_owned(), catalog);
         }
+    }
+
+    /// A session saw a statement that changes the catalogue. The side path reloads it soon (it polls [`Catalogues::take_stale`]).
+    pub fn mark_stale(&self, database: &str) {
+        if let Ok(mut stale) = self.stale.lock()
+            && !stale.contains(database)
+        {
+            stale.insert(database.to_owned());
+        }
+    }
+
+    /// The databases to reload; clears the marks. Only those whose catalogue somebody uses.
+    pub fn take_stale(&self) -> Vec<String> {
+        let marked = self.stale.lock().map(|mut s| std::mem::take(&mut *s)).unwrap_or_default();
+        marked.into_iter().filter(|d| self.get(d).is_some()).collect()
     }
 
     /// Every database known, for the periodic refresh.

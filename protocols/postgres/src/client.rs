@@ -1,0 +1,567 @@
+//! What the client says, message by message: what it asks of policy, what is recorded, what the server gets in its place.
+//!
+//! Every tag of the protocol has an arm; one that is not in the list is a fault, never a forward.
+
+use flow::limits::{FRAME_BYTES_MAX, PREPARED_MAX, RECORDED_PARAMETER_BYTES, STATEMENT_BYTES_MAX};
+use flow::record::{How, Statement, Verdict as Recorded, What};
+use flow::{Fault, Flow, Side, Step};
+use policy::{Block, Pass, Verdict};
+
+use crate::frame::{self, HEADER, Header};
+use crate::message;
+use crate::name::Name;
+use crate::owed::Owed;
+use crate::prepared::Prepared;
+use crate::ready::{ClientBody, Judged, Ready};
+use crate::refuse::{stand_in_parse, stand_in_query, fatal};
+
+/// A name nobody uses: a stand-in for a refused Bind parses under it and fails.
+const NOBODY: &[u8] = b"lockgate refused";
+/// How much of a message too long to be held is looked at for the names at its beginning.
+const HEAD_BYTES: usize = 64 << 10;
+
+fn fault(what: &'static str) -> Fault {
+    Fault::Protocol { side: Side::Client, what }
+}
+
+impl Ready {
+    /// Takes what the client sent, as far as it is whole or can be passed on in part.
+    pub(crate) fn client_received(&mut self, flow: &mut Flow<'_>) -> Result<Step, Fault> {
+        let before = flow.taken();
+        let step = self.client_messages(flow);
+        self.from_client += (flow.taken() - before) as u64;
+        match step {
+            // The client broke the protocol; tell it before the connection ends.
+            Err(Fault::Protocol { side: Side::Client, what }) => {
+                let text = format!("protocol violation: {what}");
+                let step = self.goodbye(flow, "08P01", &text, "");
+                self.record_end(flow.now(), &text)?;
+                Ok(step)
+            }
+            other => other,
+        }
+    }
+
+    fn client_messages(&mut self, flow: &mut Flow<'_>) -> Result<Step, Fault> {
+        loop {
+            if let Some(step) = self.client_body(flow)? {
+                return Ok(step);
+            }
+            let input = flow.input();
+            let Some(header) = frame::header(input, Side::Client)? else { return Ok(Step::READ) };
+            let statement = matches!(header.tag, b'Q' | b'P' | b'B' | b'E' | b'F');
+            if statement {
+                match self.refresh() {
+                    Ok(None) => {}
+                    Ok(Some(ask)) => return Ok(Step::Ask(ask)),
+                    Err(why) => {
+                        self.record_end(flow.now(), why)?;
+                        return Ok(self.goodbye(flow, "57P01", why, "ask the operator of the gateway"));
+                    }
+                }
+            }
+            let need = self.hold(header);
+            if input.len() < need {
+                return Ok(Step::Read { need });
+            }
+            let seen = input.get(HEADER..need).unwrap_or_default();
+            if let Some(step) = self.client_message(flow, header, seen)? {
+                return Ok(step);
+            }
+        }
+    }
+
+    /// How many bytes of this message must be there before it is acted on: all of it where it must be judged whole.
+    fn hold(&self, header: Header) -> usize {
+        let total = header.total();
+        match header.tag {
+            b'Q' | b'P' if header.body <= STATEMENT_BYTES_MAX => total,
+            b'd' => total.min(HEAD_BYTES),
+            _ if total <= FRAME_BYTES_MAX && header.tag != b'Q' && header.tag != b'P' => total,
+            _ => total.min(HEAD_BYTES),
+        }
+    }
+
+    /// Goes on with a message whose beginning was decided before.
+    fn client_body(&mut self, flow: &mut Flow<'_>) -> Result<Option<Step>, Fault> {
+        let now = flow.now();
+        let input = flow.input();
+        match &mut self.client_body {
+            ClientBody::None => return Ok(None),
+            ClientBody::Discard(left) => {
+                let part = (*left).min(input.len());
+                *left -= part;
+                flow.discard(part);
+                if *left > 0 {
+                    return Ok(Some(Step::READ));
+                }
+            }
+            ClientBody::Forward { left, recorded } => {
+                let part = (*left).min(input.len());
+                if let Some((number, total)) = recorded
+                    && part > 0
+                {
+                    let bytes = input.get(..part).unwrap_or_default();
+                    *total += part as u64;
+                    self.shared.record(self.id, now, What::Data { number: *number, bytes, total: *total })?;
+                }
+                *left -= part;
+                // Judged when the message began: no rule touches this identity, or it is data towards the database.
+                flow.forward(part, Pass::housekeeping());
+                if *left > 0 {
+                    return Ok(Some(Step::READ));
+                }
+            }
+        }
+        self.client_body = ClientBody::None;
+        Ok(None)
+    }
+
+    /// `seen` is the body, or the beginning of one too long to be held.
+    fn client_message(&mut self, flow: &mut Flow<'_>, header: Header, seen: &[u8]) -> Result<Option<Step>, Fault> {
+        let total = header.total();
+        let whole = seen.len() == header.body;
+        let small = |tag_ok: bool| if tag_ok && whole { Ok(()) } else { Err(fault("message too long")) };
+        match header.tag {
+            b'Q' => self.query(flow, header, seen)?,
+            b'P' => self.parse(flow, header, seen)?,
+            b'B' => self.bind(flow, header, seen)?,
+            b'E' => {
+                small(true)?;
+                self.execute(flow, total, seen)?;
+            }
+            b'D' => {
+                small(true)?;
+                message::kind_and_name(seen)?;
+                self.owed.push(Owed::Describe)?;
+                flow.forward(total, Pass::housekeeping());
+            }
+            b'C' => {
+                small(true)?;
+                let (kind, name) = message::kind_and_name(seen)?;
+                self.owed.push(Owed::Close { kind, name: Name::new(name) })?;
+                flow.forward(total, Pass::housekeeping());
+            }
+            b'F' => self.function_call(flow, header, seen)?,
+            b'd' => self.copy_data(flow, header, seen)?,
+            b'c' => {
+                small(header.body == 0)?;
+                self.owed.push(Owed::CopyEnd)?;
+                flow.forward(total, Pass::housekeeping());
+            }
+            b'f' => {
+                small(true)?;
+                self.owed.push(Owed::CopyEnd)?;
+                flow.forward(total, Pass::housekeeping());
+            }
+            b'S' => {
+                small(header.body == 0)?;
+                self.owed.push(Owed::Sync)?;
+                flow.forward(total, Pass::housekeeping());
+            }
+            b'H' => {
+                small(header.body == 0)?;
+                flow.forward(total, Pass::housekeeping());
+            }
+            b'X' => {
+                self.record_end(flow.now(), "client ended the session")?;
+                flow.discard(total.min(flow.input().len()));
+                return Ok(Some(self.leave(flow)));
+            }
+            _ => return Err(fault("unknown message type")),
+        }
+        Ok(None)
+    }
+
+    /// Passes on the message whose `seen` beginning was judged; the rest follows as it arrives. `number`: the record entry the rest
+    /// belongs to.
+    fn pass(&mut self, flow: &mut Flow<'_>, header: Header, seen: usize, number: Option<u64>, pass: Pass) {
+        flow.forward(HEADER + seen, pass);
+        if seen < header.body {
+            let recorded = number.filter(|_| self.recording()).map(|n| (n, seen as u64));
+            self.client_body = ClientBody::Forward { left: header.body - seen, recorded };
+        }
+    }
+
+    /// Drops the message; the rest follows as it arrives.
+    fn drop_message(&mut self, flow: &mut Flow<'_>, header: Header, seen: usize) {
+        flow.discard(HEADER + seen);
+        if seen < header.body {
+            self.client_body = ClientBody::Discard(header.body - seen);
+        }
+    }
+
+    fn query(&mut self, flow: &mut Flow<'_>, header: Header, seen: &[u8]) -> Result<(), Fault> {
+        let now = flow.now();
+        let whole = seen.len() == header.body;
+        let text = if whole {
+            match memchr::memchr(0, seen) {
+                Some(end) if end + 1 == seen.len() => seen.get(..end).unwrap_or_default(),
+                _ => return Err(fault("Query: text must end with its only NUL")),
+            }
+        } else if memchr::memchr(0, seen).is_some() {
+            return Err(fault("Query: text must end with its only NUL"));
+        } else {
+            seen
+        };
+        let Judged { number, decision, disturbs, refused } =
+            self.judge_text(How::Query, text, header.body.saturating_sub(1), now);
+        let since = now.mono_ns;
+        let owed = match refused {
+            Some(block) => {
+                stand_in_query(flow.own(Side::Server), &self.decision_id(number));
+                self.drop_message(flow, header, seen.len());
+                Owed::Refused { number, block, own_sync: true, answered: false, since }
+            }
+            None => {
+                let pass = self.evidence(decision.as_deref());
+                self.pass(flow, header, seen.len(), Some(number), pass);
+                Owed::Query { number, decision, disturbs, since }
+            }
+        };
+        self.push_or_skip(owed, number, now.mono_ns, flow)
+    }
+
+    fn parse(&mut self, flow: &mut Flow<'_>, header: Header, seen: &[u8]) -> Result<(), Fault> {
+        let now = flow.now();
+        let whole = seen.len() == header.body;
+        let (name, text) = if whole {
+            message::parse(seen)?
+        } else {
+            let end = memchr::memchr(0, seen).ok_or_else(|| fault("Parse: statement name"))?;
+            let (name, text) = seen.split_at(end);
+            let text = text.get(1..).unwrap_or_default();
+            if memchr::memchr(0, text).is_some() {
+                // A short text and a very long list of parameter types: nobody sends that.
+                return Err(fault("Parse: parameter types"));
+            }
+            (name, text)
+        };
+        let length = if whole { text.len() } else { header.body - name.len() - 2 };
+        let held = self.tables.statements.len() + self.owed.len().min(PREPARED_MAX);
+        let Judged { number, decision, disturbs, mut refused } = self.judge_text(How::Parse, text, length, now);
+        if !name.is_empty() && held >= PREPARED_MAX && self.tables.statements.len() >= PREPARED_MAX {
+            refused = Some(Box::new(Block {
+                rule: "limit".into(),
+                place: String::new(),
+                message: format!("more than {PREPARED_MAX} prepared statements in one session"),
+                sqlstate: "54000",
+                schema: None,
+                table: None,
+                column: None,
+                hint: "close statements that are no longer used".into(),
+            }));
+        }
+        let since = now.mono_ns;
+        let owed = match refused {
+            Some(block) => {
+                let name = name.to_vec();
+                stand_in_parse(flow.own(Side::Server), &name, &self.decision_id(number));
+                self.drop_message(flow, header, seen.len());
+                Owed::Refused { number, block, own_sync: false, answered: false, since }
+            }
+            None => {
+                let keep = whole && (!name.is_empty() || !self.scope.is_empty());
+                let prepared =
+                    Prepared { number, decision, disturbs, text: keep.then(|| text.into()), stamp: self.stamp };
+                let pass = self.evidence(prepared.decision.as_deref());
+                let name = Name::new(name);
+                self.pass(flow, header, seen.len(), Some(number), pass);
+                Owed::Parse { name, prepared }
+            }
+        };
+        self.push_or_skip(owed, number, now.mono_ns, flow)
+    }
+
+    fn bind(&mut self, flow: &mut Flow<'_>, header: Header, seen: &[u8]) -> Result<(), Fault> {
+        let now = flow.now();
+        let whole = seen.len() == header.body;
+        let (portal, statement) = message::bind_names(seen)?;
+        let refused = self.decide_again(statement);
+        let of = self.latest_statement(statement);
+        let mut number = 0;
+        let mut refused = refused;
+        if self.recording() || refused.is_some() {
+            self.number += 1;
+            number = self.number;
+            let mut parameters = if whole { message::parameters(seen)? } else { Vec::new() };
+            for p in parameters.iter_mut().flatten() {
+                *p = p.get(..p.len().min(RECORDED_PARAMETER_BYTES)).unwrap_or_default();
+            }
+            let decision = self.statement_decision(statement);
+            let entry = Statement {
+                number,
+                how: How::Execute,
+                of,
+                text: &[],
+                length: 0,
+                digest: &[],
+                parameters,
+                verdict: Recorded::Allow,
+                rules: "",
+                policy: &self.directory.policy.revision,
+            };
+            if let Err(block) = self.record_statement(entry, decision.as_deref(), refused.as_deref(), now) {
+                refused = Some(block);
+            }
+        }
+        let since = now.mono_ns;
+        let owed = match refused {
+            Some(block) => {
+                stand_in_parse(flow.own(Side::Server), NOBODY, &self.decision_id(number));
+                self.drop_message(flow, header, seen.len());
+                Owed::Refused { number, block, own_sync: false, answered: false, since }
+            }
+            None => {
+                let owed = Owed::Bind { portal: Name::new(portal), statement: Name::new(statement), number };
+                self.pass(flow, header, seen.len(), Some(number), Pass::housekeeping());
+                owed
+            }
+        };
+        self.push_or_skip(owed, 0, now.mono_ns, flow)
+    }
+
+    fn execute(&mut self, flow: &mut Flow<'_>, total: usize, body: &[u8]) -> Result<(), Fault> {
+        let now = flow.now();
+        let portal = message::execute(body)?;
+        let mut number = self.latest_portal(portal);
+        if number == 0 && self.recording() {
+            // A portal no Bind of this session made: a cursor of SQL's.
+            self.number += 1;
+            number = self.number;
+            let mut text = b"(portal) ".to_vec();
+            text.extend_from_slice(portal);
+            let entry = Statement {
+                number,
+                how: How::Execute,
+                of: 0,
+                length: text.len() as u64,
+                text: &text,
+                digest: &[],
+                parameters: Vec::new(),
+                verdict: Recorded::Allow,
+                rules: "",
+                policy: &self.directory.policy.revision,
+            };
+            if self.record_statement(entry, None, None, now).is_err() {
+                return Err(Fault::Unrecorded);
+            }
+        }
+        if self.scope.masks() && self.must_describe(portal) {
+            let portal = portal.to_vec();
+            message::write(flow.own(Side::Server), b'D', |out| {
+                out.push(b'P');
+                message::put_string(out, &portal);
+            });
+            self.owed.push(Owed::OurDescribe)?;
+        }
+        let owed = Owed::Execute { portal: Name::new(portal), number, since: now.mono_ns };
+        flow.forward(total, Pass::housekeeping());
+        self.push_or_skip(owed, number, now.mono_ns, flow)
+    }
+
+    fn function_call(&mut self, flow: &mut Flow<'_>, header: Header, seen: &[u8]) -> Result<(), Fault> {
+        let now = flow.now();
+        let whole = seen.len() == header.body;
+        let (function, mut parameters) = if whole {
+            message::function_call(seen)?
+        } else {
+            (message::Reader::new(seen, Side::Client).u32("FunctionCall: function")?, Vec::new())
+        };
+        for p in parameters.iter_mut().flatten() {
+            *p = p.get(..p.len().min(RECORDED_PARAMETER_BYTES)).unwrap_or_default();
+        }
+        self.number += 1;
+        let number = self.number;
+        let mut refused = match self.judge.as_ref().map(|j| j.function_call(function)) {
+            Some(Verdict::Block(block)) => Some(Box::new(block)),
+            Some(Verdict::Pass) | None => None,
+        };
+        let text = format!("(function call) oid {function}");
+        let entry = Statement {
+            number,
+            how: How::FunctionCall,
+            of: 0,
+            text: text.as_bytes(),
+            length: text.len() as u64,
+            digest: &[],
+            parameters,
+            verdict: Recorded::Allow,
+            rules: "",
+            policy: &self.directory.policy.revision,
+        };
+        if let Err(block) = self.record_statement(entry, None, refused.as_deref(), now) {
+            refused = Some(block);
+        }
+        let since = now.mono_ns;
+        let owed = match refused {
+            Some(block) => {
+                stand_in_query(flow.own(Side::Server), &self.decision_id(number));
+                self.drop_message(flow, header, seen.len());
+                Owed::Refused { number, block, own_sync: true, answered: false, since }
+            }
+            None => {
+                self.pass(flow, header, seen.len(), Some(number), Pass::housekeeping());
+                Owed::Function { number, since }
+            }
+        };
+        self.push_or_skip(owed, number, now.mono_ns, flow)
+    }
+
+    /// COPY FROM STDIN data. Outside a COPY the server ignores it; it is recorded all the same.
+    fn copy_data(&mut self, flow: &mut Flow<'_>, header: Header, seen: &[u8]) -> Result<(), Fault> {
+        if self.recording() {
+            let what = What::Data { number: self.number, bytes: seen, total: seen.len() as u64 };
+            self.shared.record(self.id, flow.now(), what)?;
+        }
+        self.pass(flow, header, seen.len(), Some(self.number), Pass::housekeeping());
+        Ok(())
+    }
+
+    /// Evidence that a statement may go on: its decision said so, or no rule touches this identity.
+    fn evidence(&self, decision: Option<&policy::Decision>) -> Pass {
+        debug_assert!(decision.is_some() || self.scope.is_empty());
+        Pass::housekeeping()
+    }
+
+    /// Queues what is owed; when the server ignores the message (it skips to Sync) the record says so at once.
+    fn push_or_skip(&mut self, owed: Owed, number: u64, since: u64, flow: &Flow<'_>) -> Result<(), Fault> {
+        if !self.owed.push(owed)? && number > 0 {
+            let current = std::mem::take(&mut self.current);
+            self.finish(number, since, flow.now(), "skipped")?;
+            self.current = current;
+        }
+        Ok(())
+    }
+
+    /// The record number of the statement a Bind names: the latest Parse still under way, else what the server has.
+    fn latest_statement(&self, name: &[u8]) -> u64 {
+        let pending = self.owed.iter().filter_map(|o| match o {
+            Owed::Parse { name: n, prepared } if **n == *name => Some(prepared.number),
+            _ => None,
+        });
+        pending.last().or_else(|| self.tables.statements.get(name).map(|p| p.number)).unwrap_or(0)
+    }
+
+    fn statement_decision(&self, name: &[u8]) -> Option<std::sync::Arc<policy::Decision>> {
+        let pending = self.owed.iter().filter_map(|o| match o {
+            Owed::Parse { name: n, prepared } if **n == *name => Some(prepared.decision.clone()),
+            _ => None,
+        });
+        pending.last().or_else(|| self.tables.statements.get(name).map(|p| p.decision.clone())).flatten()
+    }
+
+    fn latest_portal(&self, name: &[u8]) -> u64 {
+        let pending = self.owed.iter().filter_map(|o| match o {
+            Owed::Bind { portal, number, .. } if **portal == *name => Some(*number),
+            _ => None,
+        });
+        pending.last().or_else(|| self.tables.portals.get(name).map(|p| p.number)).unwrap_or(0)
+    }
+
+    /// Judges a prepared statement again when policy or catalogue changed since. `Some`: refused now.
+    fn decide_again(&mut self, name: &[u8]) -> Option<Box<Block>> {
+        if self.scope.is_empty() {
+            return None;
+        }
+        let stamp = self.stamp;
+        let stale = |p: &Prepared| p.stamp != stamp;
+        let pending = self.owed.iter().filter_map(|o| match o {
+            Owed::Parse { name: n, prepared } if **n == *name && stale(prepared) => Some(prepared.text.clone()),
+            _ => None,
+        });
+        let applied = self.tables.statements.get(name).filter(|p| stale(p)).map(|p| p.text.clone());
+        let texts: Vec<_> = pending.chain(applied).collect();
+        if texts.is_empty() {
+            return None;
+        }
+        let mut refused = None;
+        for text in texts {
+            let decision = text.as_deref().and_then(|t| self.decide(t));
+            match decision.as_ref().map(|d| &d.verdict) {
+                Some(Verdict::Pass) => {}
+                Some(Verdict::Block(block)) => refused = Some(Box::new(block.clone())),
+                None => {
+                    refused = Some(Box::new(Block {
+                        rule: "not-understood".into(),
+                        place: String::new(),
+                        message: "this statement was prepared before a rule came into force, and its text is not known any more".into(),
+                        sqlstate: "42501",
+                        schema: None,
+                        table: None,
+                        column: None,
+                        hint: "prepare it again".into(),
+                    }));
+                }
+            }
+            let update = |p: &mut Prepared| {
+                p.stamp = stamp;
+                p.decision = decision.clone();
+            };
+            if refused.is_none() {
+                self.owed.iter_mut().for_each(|o| match o {
+                    Owed::Parse { name: n, prepared } if **n == *name && prepared.text == text => update(prepared),
+                    _ => {}
+                });
+                if let Some(p) = self.tables.statements.get_mut(name).filter(|p| p.text == text) {
+                    update(p);
+                }
+            }
+        }
+        refused
+    }
+
+    /// True unless every statement this Execute can possibly run is proved clean: then its rows need no description.
+    fn must_describe(&self, portal: &[u8]) -> bool {
+        // A search per Execute must stay short whatever a client pipelines.
+        const SEARCHED: usize = 32;
+        if self.owed.len() > SEARCHED {
+            return true;
+        }
+        let disturbing = self.owed.iter().any(|o| match o {
+            Owed::Query { disturbs, .. } => *disturbs,
+            Owed::Execute { portal, .. } => {
+                self.owed.iter().any(|o| match o {
+                    Owed::Bind { portal: p, statement, .. } if *p == *portal => self.may_disturb(statement),
+                    _ => false,
+                }) || self.tables.portals.get(&**portal).is_some_and(|p| p.disturbs)
+            }
+            _ => false,
+        });
+        let pending = self.owed.iter().filter_map(|o| match o {
+            Owed::Bind { portal: p, statement, .. } if **p == *portal => Some(self.surely_clean(statement)),
+            _ => None,
+        });
+        let applied = self.tables.portals.get(portal).map(|p| p.decision.as_ref().is_some_and(|d| d.clean));
+        let mut candidates = pending.chain(applied).peekable();
+        disturbing || candidates.peek().is_none() || candidates.any(|clean| !clean)
+    }
+
+    fn candidates(&self, statement: &[u8]) -> impl Iterator<Item = &Prepared> {
+        let pending = self.owed.iter().filter_map(move |o| match o {
+            Owed::Parse { name, prepared } if **name == *statement => Some(prepared),
+            _ => None,
+        });
+        pending.chain(self.tables.statements.get(statement))
+    }
+
+    fn surely_clean(&self, statement: &[u8]) -> bool {
+        let mut candidates = self.candidates(statement).peekable();
+        candidates.peek().is_some()
+            && candidates.all(|p| p.stamp == self.stamp && p.decision.as_ref().is_some_and(|d| d.clean))
+    }
+
+    fn may_disturb(&self, statement: &[u8]) -> bool {
+        let mut candidates = self.candidates(statement).peekable();
+        candidates.peek().is_none() || candidates.any(|p| p.disturbs)
+    }
+
+    /// The client's login deadline or another end from outside passed.
+    pub(crate) fn expired(&mut self, flow: &mut Flow<'_>) -> Result<Step, Fault> {
+        self.record_end(flow.now(), "idle too long")?;
+        if self.quiet() {
+            fatal(flow.own(Side::Client), "57P05", "terminating connection due to idle timeout", "reconnect");
+        }
+        Ok(self.leave(flow))
+    }
+}

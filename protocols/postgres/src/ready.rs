@@ -1,0 +1,434 @@
+//! The long-lived state: a client that is logged in, a target that is logged in to, and what is known between them.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use flow::access::{Connection, DenyDetail, Directory, Identity, Published, RecordLevel};
+use flow::record::{Entry, How, Outcome, SessionId, Statement, Verdict as Recorded, What};
+use flow::{Answer, Ask, Fault, Flow, Now, Phase, Recorder, Side, Step};
+use policy::cache::DecisionCache;
+use policy::{Block, Decision, Judge, Plan, Scope, Verdict};
+use ring::rand::SystemRandom;
+
+use crate::cancel::{Cancel, Cancels, Courier};
+use crate::owed::Queue;
+use crate::prepared::{Tables, mentions_names, mentions_quoting};
+use crate::refuse;
+use crate::row;
+use crate::target::Settings;
+
+/// What the sessions of one worker share. No locks: one thread.
+pub(crate) struct Shared {
+    pub(crate) published: Published,
+    pub(crate) recorder: RefCell<Box<dyn Recorder>>,
+    pub(crate) cancels: Arc<Cancels>,
+    pub(crate) random: SystemRandom,
+    cache: RefCell<DecisionCache>,
+    /// Judges by scope and catalogue version.
+    judges: RefCell<Vec<(Arc<Scope>, u64, Rc<Judge>)>>,
+}
+
+/// Judges kept per worker; one per distinct set of rules and catalogue.
+const JUDGES_MAX: usize = 256;
+
+impl Shared {
+    pub(crate) fn new(published: Published, recorder: Box<dyn Recorder>, cancels: Arc<Cancels>) -> Shared {
+        Shared {
+            published,
+            recorder: RefCell::new(recorder),
+            cancels,
+            random: SystemRandom::new(),
+            cache: RefCell::new(DecisionCache::default()),
+            judges: RefCell::new(Vec::new()),
+        }
+    }
+
+    pub(crate) fn record(&self, session: SessionId, now: Now, what: What<'_>) -> Result<(), Fault> {
+        self.recorder.borrow_mut().append(&Entry { session, unix_ns: now.unix_ns, what })
+    }
+
+    fn judge(&self, scope: &Arc<Scope>, catalog: Arc<policy::Catalog>) -> Rc<Judge> {
+        let mut judges = self.judges.borrow_mut();
+        let version = catalog.version;
+        if let Some((.., judge)) = judges.iter().find(|(s, v, _)| Arc::ptr_eq(s, scope) && *v == version) {
+            return judge.clone();
+        }
+        // The same scope under an older catalogue is not asked for again by new statements.
+        judges.retain(|(s, ..)| !Arc::ptr_eq(s, scope));
+        if judges.len() >= JUDGES_MAX {
+            judges.clear();
+        }
+        let judge = Rc::new(scope.bind(catalog));
+        judges.push((scope.clone(), version, judge.clone()));
+        judge
+    }
+}
+
+/// How the rows of the current result are treated.
+#[derive(Clone)]
+pub(crate) enum Shape {
+    /// No description seen: a row now would be a row nobody judged.
+    Unknown,
+    /// Passes without a look inside.
+    Unseen,
+    Planned(Rc<Plan>),
+}
+
+/// The result being received for the front of the queue.
+pub(crate) struct Current {
+    pub(crate) shape: Shape,
+    pub(crate) rows: u64,
+    pub(crate) bytes: u64,
+    pub(crate) masked: u64,
+    /// SQLSTATE of its error, if one came.
+    pub(crate) sqlstate: Option<[u8; 5]>,
+    /// Which COPY … TO STDOUT of the text this is.
+    pub(crate) copies: usize,
+    /// CSV header lines and the like still to pass.
+    pub(crate) copying: Option<Copying>,
+}
+
+/// A COPY TO STDOUT under way.
+pub(crate) struct Copying {
+    /// `None`: rows pass without a look.
+    pub(crate) plan: Option<policy::plan::CopyRows>,
+    pub(crate) header: bool,
+}
+
+impl Default for Current {
+    fn default() -> Current {
+        Current { shape: Shape::Unknown, rows: 0, bytes: 0, masked: 0, sqlstate: None, copies: 0, copying: None }
+    }
+}
+
+/// The rest of a server message that is passed on, dropped or rewritten as it arrives.
+pub(crate) enum ServerBody {
+    None,
+    Forward(usize),
+    Discard(usize),
+    Row(Box<row::Stream>, Rc<Plan>),
+}
+
+/// The rest of a client message likewise.
+pub(crate) enum ClientBody {
+    None,
+    Forward { left: usize, recorded: Option<(u64, u64)> },
+    Discard(usize),
+}
+
+pub(crate) struct Ready {
+    pub(crate) shared: Rc<Shared>,
+    pub(crate) id: SessionId,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) connection: Arc<Connection>,
+    /// The name the client opened, for looking the connection up again after a reload.
+    pub(crate) opened: String,
+    pub(crate) database: String,
+    pub(crate) scope: Arc<Scope>,
+    pub(crate) judge: Option<Rc<Judge>>,
+    /// Grows whenever the judgement changed: what was decided before is decided again.
+    pub(crate) stamp: u64,
+    /// The catalogue must be newer than this before the next statement (DDL went by).
+    pub(crate) catalogue_after: u64,
+    /// Tables a fresh catalogue did not know either (made in an open transaction, temporary): not asked for again.
+    pub(crate) strangers: Vec<u32>,
+    /// The catalogue version that was found too old for the result being described.
+    pub(crate) asked_newer_than: Option<u64>,
+
+    pub(crate) settings: Settings,
+    /// A statement that may change the settings above is under way.
+    pub(crate) quoting_at_risk: bool,
+    pub(crate) owed: Queue,
+    pub(crate) tables: Tables,
+    pub(crate) current: Current,
+    pub(crate) client_body: ClientBody,
+    pub(crate) server_body: ServerBody,
+    pub(crate) transaction: u8,
+    pub(crate) number: u64,
+    pub(crate) from_client: u64,
+    pub(crate) to_client: u64,
+    pub(crate) draining: bool,
+    /// The target said FATAL: its end is explained already.
+    pub(crate) target_fatal: bool,
+
+    pub(crate) pid: u32,
+    pub(crate) key: Vec<u8>,
+    pub(crate) cancel: Option<Cancel>,
+}
+
+/// A statement judged and recorded.
+pub(crate) struct Judged {
+    pub(crate) number: u64,
+    pub(crate) decision: Option<Arc<Decision>>,
+    pub(crate) disturbs: bool,
+    pub(crate) refused: Option<Box<Block>>,
+}
+
+impl Ready {
+    pub(crate) fn recording(&self) -> bool {
+        self.connection.record == RecordLevel::Statements
+    }
+
+    /// No statement under way in either direction, every message whole.
+    pub(crate) fn quiet(&self) -> bool {
+        self.owed.is_empty()
+            && matches!(self.client_body, ClientBody::None)
+            && matches!(self.server_body, ServerBody::None)
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        if self.quiet() {
+            Phase::Idle
+        } else if self.current.rows > 0 || !matches!(self.server_body, ServerBody::None) {
+            Phase::Streaming
+        } else {
+            Phase::Busy
+        }
+    }
+
+    /// `<last eight characters of the session's ULID>-<number>`: names a decision everywhere.
+    pub(crate) fn decision_id(&self, number: u64) -> String {
+        let mut id = short_id(&self.id);
+        id.push('-');
+        id.push_str(&number.to_string());
+        id
+    }
+
+    pub(crate) fn deny_detail(&self) -> DenyDetail {
+        self.directory.deny_detail
+    }
+
+    /// Makes sure the next statement is judged by the policy in force and a catalogue that is not known to be stale. `Some`: ask
+    /// first; `Err`: access was withdrawn.
+    pub(crate) fn refresh(&mut self) -> Result<Option<Ask>, &'static str> {
+        let newest = self.shared.published.load();
+        if !Arc::ptr_eq(&newest, &self.directory) {
+            let directory = Arc::clone(&newest);
+            let identity = directory.identities.get(&*self.identity.subject.identity).cloned();
+            let identity = identity.ok_or("this identity was removed from the gateway's configuration")?;
+            let connection = directory.connection(&self.opened, &identity).cloned();
+            self.connection = connection.ok_or("access to this connection was withdrawn")?;
+            self.scope = directory.policy.scope(&identity.subject, &self.connection.name);
+            (self.identity, self.directory, self.judge) = (identity, directory, None);
+            self.stamp += 1;
+        }
+        if self.scope.is_empty() {
+            return Ok(None);
+        }
+        let catalog = self.connection.catalogues.get(&self.database);
+        match catalog {
+            Some(catalog) if catalog.version > self.catalogue_after || self.catalogue_after == 0 => {
+                if self.judge.as_ref().is_none_or(|j| j.catalog().version != catalog.version) {
+                    self.judge = Some(self.shared.judge(&self.scope, catalog));
+                    self.stamp += 1;
+                    self.strangers.clear();
+                }
+                Ok(None)
+            }
+            _ => Ok(Some(self.catalogue_ask(self.catalogue_after))),
+        }
+    }
+
+    pub(crate) fn catalogue_ask(&self, newer_than: u64) -> Ask {
+        Ask::Catalogue { connection: self.connection.clone(), database: self.database.clone(), newer_than }
+    }
+
+    /// The side path loaded (or could not load) a catalogue.
+    pub(crate) fn answered(&mut self, answer: Answer) {
+        match answer {
+            // Newer or unchanged: either way it is what the target has now.
+            Answer::Done => self.catalogue_after = 0,
+            // Statements go on being judged by what is known; what is not in it is masked or refused.
+            Answer::Failed(_) if self.connection.catalogues.get(&self.database).is_some() => self.catalogue_after = 0,
+            Answer::Failed(_) => {}
+        }
+    }
+
+    /// Judges a statement text without recording it.
+    pub(crate) fn decide(&self, text: &[u8]) -> Option<Arc<Decision>> {
+        let judge = self.judge.as_ref()?;
+        let decision = self.shared.cache.borrow_mut().statement(judge, text, self.settings.standard_strings);
+        let risky_bytes = !text.is_ascii() && (!self.settings.utf8 || self.quoting_at_risk);
+        let risky_quotes = self.quoting_at_risk && memchr::memchr(b'\\', text).is_some();
+        if (risky_bytes || risky_quotes) && decision.verdict == Verdict::Pass {
+            return Some(Arc::new(Decision {
+                verdict: Verdict::Block(Block {
+                    rule: "not-understood".into(),
+                    place: String::new(),
+                    message: "the text could be read differently by the server: its encoding is not UTF-8, or is being changed".into(),
+                    sqlstate: "42501",
+                    schema: None,
+                    table: None,
+                    column: None,
+                    hint: "set client_encoding to UTF8, and wait for that before sending more".into(),
+                }),
+                ..Decision::clone(&decision)
+            }));
+        }
+        Some(decision)
+    }
+
+    /// Judges and records a statement of the client's. `length`: of the whole text, when `text` is only its beginning.
+    pub(crate) fn judge_text(&mut self, how: How, text: &[u8], length: usize, now: Now) -> Judged {
+        let decision = if text.len() == length { self.decide(text) } else { None };
+        let mut refused = match decision.as_ref().map(|d| &d.verdict) {
+            Some(Verdict::Block(block)) => Some(Box::new(block.clone())),
+            _ => None,
+        };
+        if text.len() < length && !self.scope.is_empty() {
+            refused = Some(Box::new(Block {
+                rule: "not-understood".into(),
+                place: String::new(),
+                message: format!("a statement of {length} bytes is too long to be analysed"),
+                sqlstate: "54000",
+                schema: None,
+                table: None,
+                column: None,
+                hint: "send the data as parameters or with COPY instead of inside the text".into(),
+            }));
+        }
+        let disturbs = match &decision {
+            Some(d) => !d.clean || mentions_names(text),
+            None => true,
+        };
+        if decision.as_ref().is_some_and(|d| !d.clean) || mentions_quoting(text) {
+            self.quoting_at_risk = !self.scope.is_empty();
+        }
+        self.number += 1;
+        let mut judged = Judged { number: self.number, decision, disturbs, refused };
+        let statement = |parameters| Statement {
+            number: judged.number,
+            how,
+            of: 0,
+            text,
+            length: length as u64,
+            digest: &[],
+            parameters,
+            verdict: Recorded::Allow,
+            rules: "",
+            policy: &self.directory.policy.revision,
+        };
+        if let Err(block) = self.record_statement(statement(Vec::new()), judged.decision.as_deref(), judged.refused.as_deref(), now) {
+            judged.refused = Some(block);
+        }
+        judged
+    }
+
+    /// Records a statement with its verdict. The error is a refusal: what cannot be recorded does not run.
+    pub(crate) fn record_statement<'a>(
+        &self,
+        mut statement: Statement<'a>,
+        decision: Option<&Decision>,
+        refused: Option<&'a Block>,
+        now: Now,
+    ) -> Result<(), Box<Block>> {
+        if !self.recording() {
+            return Ok(());
+        }
+        let observed = decision.map(|d| d.observed.join(",")).unwrap_or_default();
+        let mut statement: Statement<'_> = Statement { parameters: std::mem::take(&mut statement.parameters), ..statement };
+        (statement.verdict, statement.rules) = match (refused, decision) {
+            (Some(block), _) => (Recorded::Block, block.rule.as_str()),
+            (None, Some(_)) if !observed.is_empty() => (Recorded::Observe, observed.as_str()),
+            (None, Some(d)) if self.scope.masks() && !d.clean => (Recorded::Mask, ""),
+            _ => (Recorded::Allow, ""),
+        };
+        self.shared.record(self.id, now, What::Statement(statement)).map_err(|_| {
+            Box::new(Block {
+                rule: "recording".into(),
+                place: String::new(),
+                message: "the record cannot be written, and nothing runs unrecorded".into(),
+                sqlstate: "53100",
+                schema: None,
+                table: None,
+                column: None,
+                hint: "tell the operator of the gateway: the disk under its record is full or broken".into(),
+            })
+        })
+    }
+
+    /// Records what became of a statement and begins a new result.
+    pub(crate) fn finish(&mut self, number: u64, since: u64, now: Now, sqlstate: &str) -> Result<(), Fault> {
+        let current = std::mem::take(&mut self.current);
+        if !self.recording() || number == 0 {
+            return Ok(());
+        }
+        let own = current.sqlstate.as_ref().and_then(|s| str::from_utf8(s).ok());
+        self.shared.record(
+            self.id,
+            now,
+            What::Outcome(Outcome {
+                number,
+                rows: current.rows,
+                bytes: current.bytes,
+                masked_cells: current.masked,
+                sqlstate: own.unwrap_or(sqlstate),
+                micros: now.mono_ns.saturating_sub(since) / 1000,
+            }),
+        )
+    }
+
+    /// Says goodbye to a client that is between messages, and closes.
+    pub(crate) fn goodbye(&mut self, flow: &mut Flow<'_>, sqlstate: &str, message: &str, hint: &str) -> Step {
+        if matches!(self.server_body, ServerBody::None) {
+            refuse::fatal(flow.own(Side::Client), sqlstate, message, hint);
+        }
+        self.leave(flow)
+    }
+
+    /// Ends the target's session in an orderly way; a statement still running is cancelled.
+    pub(crate) fn leave(&mut self, flow: &mut Flow<'_>) -> Step {
+        if self.quiet() {
+            flow.send(Side::Server, b"X\0\0\0\x04");
+            return Step::CLOSE;
+        }
+        let courier = self.cancel.clone().map(|c| Box::new(Courier::new(c)) as Box<dyn flow::Session>);
+        Step::Close { then: courier }
+    }
+
+    /// The last entry of a session.
+    pub(crate) fn record_end(&self, now: Now, reason: &str) -> Result<(), Fault> {
+        self.shared.record(
+            self.id,
+            now,
+            What::Closed {
+                reason,
+                statements: self.number,
+                from_client: self.from_client,
+                to_client: self.to_client,
+            },
+        )
+    }
+}
+
+impl Drop for Ready {
+    fn drop(&mut self) {
+        self.shared.cancels.forget(self.pid, &self.key);
+    }
+}
+
+/// The last eight characters of a ULID's text, lower case (Crockford's base 32): its last 40 bits.
+pub(crate) fn short_id(id: &SessionId) -> String {
+    const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+    let tail = id.iter().rev().take(5).rev().fold(0_u64, |n, b| n << 8 | u64::from(*b));
+    (0..8)
+        .rev()
+        .map(|i| {
+            let digit = usize::try_from(tail >> (5 * i) & 31).unwrap_or(0);
+            char::from(DIGITS.get(digit).copied().unwrap_or(b'0'))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn short_ids_are_crockford() {
+        assert_eq!(super::short_id(&[0xff; 16]), "zzzzzzzz");
+        let mut id = [0; 16];
+        id[15] = 33;
+        assert_eq!(super::short_id(&id), "00000011");
+    }
+}

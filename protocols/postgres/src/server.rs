@@ -1,0 +1,603 @@
+//! What the server answers: every reply matched with what is owed, results masked by their plan, errors put into our words where
+//! they are ours.
+//!
+//! Rows are the hot path: when nothing is masked, runs of whole and partial rows are forwarded from the read buffer without a look
+//! inside; when something is, each row is rewritten once.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use flow::limits::FRAME_BYTES_MAX;
+use flow::{Fault, Flow, Side, Step};
+use policy::plan::CopyPlan;
+use policy::{Column, Decision, Format, Pass, Plan};
+
+use crate::copy;
+use crate::frame::{self, HEADER, Header};
+use crate::message::{self, Reader, error_field};
+use crate::owed::Owed;
+use crate::prepared::Portal;
+use crate::ready::{Copying, Ready, ServerBody, Shape};
+use crate::refuse;
+use crate::row;
+
+fn fault(what: &'static str) -> Fault {
+    Fault::Protocol { side: Side::Server, what }
+}
+
+/// Messages that are read whole are bounded by this, except rows and data.
+const READ_MAX: usize = FRAME_BYTES_MAX;
+
+impl Ready {
+    /// Takes what the server sent, as far as it can be passed on.
+    pub(crate) fn server_received(&mut self, flow: &mut Flow<'_>) -> Result<Step, Fault> {
+        let before = flow.queued(Side::Client);
+        let step = self.server_messages(flow);
+        self.to_client += flow.queued(Side::Client).saturating_sub(before) as u64;
+        step
+    }
+
+    fn server_messages(&mut self, flow: &mut Flow<'_>) -> Result<Step, Fault> {
+        loop {
+            if !self.server_body(flow)? {
+                return Ok(Step::READ);
+            }
+            let input = flow.input();
+            let Some(header) = frame::header(input, Side::Server)? else { return Ok(Step::READ) };
+            let step = match header.tag {
+                b'D' => self.rows(flow, header)?,
+                b'd' => self.copy_rows(flow, header)?,
+                b'V' if self.scope.is_empty() => {
+                    // A function's result may be a gigabyte; no rule touches this identity.
+                    self.pass_on(flow, header);
+                    None
+                }
+                _ if header.total() > READ_MAX => self.oversized(flow, header)?,
+                _ => match frame::body(input, header) {
+                    Some(body) => self.server_message(flow, header, body)?,
+                    None => Some(Step::Read { need: header.total() }),
+                },
+            };
+            if let Some(step) = step {
+                return Ok(step);
+            }
+        }
+    }
+
+    /// Goes on with a message whose beginning was decided before. False: it is not over.
+    fn server_body(&mut self, flow: &mut Flow<'_>) -> Result<bool, Fault> {
+        let input = flow.input();
+        match &mut self.server_body {
+            ServerBody::None => return Ok(true),
+            ServerBody::Forward(left) => {
+                let part = (*left).min(input.len());
+                *left -= part;
+                let over = *left == 0;
+                self.current.bytes += part as u64;
+                flow.forward(part, Pass::housekeeping());
+                if !over {
+                    return Ok(false);
+                }
+            }
+            ServerBody::Discard(left) => {
+                let part = (*left).min(input.len());
+                *left -= part;
+                let over = *left == 0;
+                flow.discard(part);
+                if !over {
+                    return Ok(false);
+                }
+            }
+            ServerBody::Row(stream, plan) => {
+                let (taken, masked) = stream.advance(input, plan, flow.own(Side::Client))?;
+                if stream.broken(plan) {
+                    return Err(fault("DataRow: cells and length disagree"));
+                }
+                let over = stream.done();
+                self.current.masked += masked;
+                self.current.bytes += taken as u64;
+                flow.discard(taken);
+                if !over {
+                    return Ok(false);
+                }
+            }
+        }
+        self.server_body = ServerBody::None;
+        Ok(true)
+    }
+
+    /// Forwards a message, whole or as far as it is here.
+    fn pass_on(&mut self, flow: &mut Flow<'_>, header: Header) {
+        let here = header.total().min(flow.input().len());
+        self.current.bytes += here as u64;
+        flow.forward(here, Pass::housekeeping());
+        if here < header.total() {
+            self.server_body = ServerBody::Forward(header.total() - here);
+        }
+    }
+
+    /// A message that must be read and is longer than we hold. Only texts can be: they are replaced.
+    fn oversized(&mut self, flow: &mut Flow<'_>, header: Header) -> Result<Option<Step>, Fault> {
+        match header.tag {
+            b'N' if !self.scope.masks() => self.pass_on(flow, header),
+            b'N' => {
+                let here = header.total().min(flow.input().len());
+                flow.discard(here);
+                self.server_body = ServerBody::Discard(header.total() - here);
+            }
+            b'A' if !self.scope.masks() => self.pass_on(flow, header),
+            _ => return Err(Fault::Limit { side: Side::Server, what: "message too long to be read" }),
+        }
+        Ok(None)
+    }
+
+    /// DataRow and the rows that follow it.
+    fn rows(&mut self, flow: &mut Flow<'_>, first: Header) -> Result<Option<Step>, Fault> {
+        if !matches!(self.owed.front(), Some(Owed::Query { .. } | Owed::Execute { .. })) {
+            return Err(fault("DataRow without a statement"));
+        }
+        match &self.current.shape {
+            Shape::Unknown if self.scope.masks() => Err(fault("DataRow without a description")),
+            Shape::Unseen | Shape::Unknown => {
+                let input = flow.input();
+                let mut end = 0;
+                let mut header = Some(first);
+                while let Some(h) = header.filter(|h| h.tag == b'D') {
+                    self.current.rows += 1;
+                    end += h.total();
+                    header = match input.get(end..) {
+                        Some(rest) => frame::header(rest, Side::Server)?,
+                        None => None,
+                    };
+                }
+                let here = end.min(input.len());
+                self.current.bytes += here as u64;
+                flow.forward(here, Pass::housekeeping());
+                if here < end {
+                    self.server_body = ServerBody::Forward(end - here);
+                }
+                Ok(None)
+            }
+            Shape::Planned(plan) => {
+                let plan = Rc::clone(plan);
+                let mut header = first;
+                loop {
+                    let input = flow.input();
+                    if header.total() > FRAME_BYTES_MAX {
+                        let out = flow.own(Side::Client);
+                        out.extend_from_slice(input.get(..HEADER).unwrap_or_default());
+                        flow.discard(HEADER);
+                        self.current.rows += 1;
+                        let stream = Box::new(row::Stream::new(header.body));
+                        self.server_body = ServerBody::Row(stream, plan);
+                        return Ok(None);
+                    }
+                    let Some(body) = frame::body(input, header) else {
+                        return Ok(Some(Step::Read { need: header.total() }));
+                    };
+                    let out = flow.own(Side::Client);
+                    let before = out.len();
+                    self.current.masked += row::mask(body, &plan, out)?;
+                    self.current.bytes += (out.len() - before) as u64;
+                    self.current.rows += 1;
+                    flow.discard(header.total());
+                    match frame::header(flow.input(), Side::Server)? {
+                        Some(next) if next.tag == b'D' => header = next,
+                        _ => return Ok(None),
+                    }
+                }
+            }
+        }
+    }
+
+    /// CopyData from the server.
+    fn copy_rows(&mut self, flow: &mut Flow<'_>, header: Header) -> Result<Option<Step>, Fault> {
+        let Some(copying) = &mut self.current.copying else { return Err(fault("CopyData without a COPY")) };
+        let Some(plan) = &copying.plan else {
+            self.current.rows += 1;
+            self.pass_on(flow, header);
+            return Ok(None);
+        };
+        if header.total() > FRAME_BYTES_MAX {
+            return Err(Fault::Limit { side: Side::Server, what: "a COPY row too long to be masked" });
+        }
+        let Some(body) = frame::body(flow.input(), header) else {
+            return Ok(Some(Step::Read { need: header.total() }));
+        };
+        if std::mem::take(&mut copying.header) {
+            self.pass_on(flow, header);
+            return Ok(None);
+        }
+        let mut masked = None;
+        let mut scratch = Vec::new();
+        let out = flow.own(Side::Client);
+        let before = out.len();
+        message::write(out, b'd', |out| masked = copy::mask(body, plan, &mut scratch, out));
+        let Some(masked) = masked else {
+            out.truncate(before);
+            return Err(fault("a COPY row is not shaped as planned"));
+        };
+        self.current.bytes += (out.len() - before) as u64;
+        self.current.masked += masked;
+        self.current.rows += 1;
+        flow.discard(header.total());
+        Ok(None)
+    }
+
+    fn server_message(&mut self, flow: &mut Flow<'_>, header: Header, body: &[u8]) -> Result<Option<Step>, Fault> {
+        let total = header.total();
+        let now = flow.now();
+        match (header.tag, self.owed.front()) {
+            (b'1', Some(Owed::Parse { .. })) => {
+                if let Some(Owed::Parse { name, prepared }) = self.owed.pop() {
+                    self.tables.statements.insert(name, prepared);
+                }
+            }
+            (b'2', Some(Owed::Bind { .. })) => {
+                if let Some(Owed::Bind { portal, statement, number }) = self.owed.pop() {
+                    let made = match self.tables.statements.get(&*statement) {
+                        Some(p) => Portal { decision: p.decision.clone(), disturbs: p.disturbs, number },
+                        None => Portal { decision: None, disturbs: true, number },
+                    };
+                    if self.tables.portals.len() >= flow::limits::PREPARED_MAX {
+                        self.tables.portals.clear();
+                    }
+                    self.tables.portals.insert(portal, made);
+                }
+            }
+            (b'3', Some(Owed::Close { .. })) => {
+                if let Some(Owed::Close { kind, name }) = self.owed.pop() {
+                    if kind == b'S' {
+                        self.tables.statements.remove(&*name);
+                    } else {
+                        self.tables.portals.remove(&*name);
+                    }
+                }
+            }
+            (b't', Some(Owed::Describe)) => {}
+            (b'T' | b'n', Some(Owed::Describe)) => {
+                self.owed.pop();
+            }
+            (b'n', Some(Owed::OurDescribe)) => {
+                self.owed.pop();
+                flow.discard(total);
+                return Ok(None);
+            }
+            (b'T', Some(Owed::OurDescribe)) => {
+                if let Some(step) = self.described(body, self.portal_after_describe())? {
+                    return Ok(Some(step));
+                }
+                self.owed.pop();
+                flow.discard(total);
+                return Ok(None);
+            }
+            (b'T', Some(Owed::Query { decision, .. })) => {
+                let decision = decision.clone();
+                if let Some(step) = self.described(body, decision)? {
+                    return Ok(Some(step));
+                }
+            }
+            (b'C' | b'I', Some(Owed::Query { .. })) => {
+                let disturbs = matches!(self.owed.front(), Some(Owed::Query { disturbs: true, .. }));
+                self.completed(body, header.tag, disturbs);
+            }
+            (b'C' | b'I' | b's', Some(Owed::Execute { .. })) => {
+                if let Some(Owed::Execute { portal, number, since }) = self.owed.pop() {
+                    let disturbs = self.tables.portals.get(&*portal).is_none_or(|p| p.disturbs);
+                    if header.tag != b's' {
+                        self.completed(body, header.tag, disturbs);
+                    }
+                    self.current.bytes += total as u64;
+                    self.finish(number, since, now, "")?;
+                }
+            }
+            (b'V', Some(Owed::Function { .. })) => {
+                if self.scope.masks() {
+                    return Err(fault("a function's result that nobody judged"));
+                }
+            }
+            (b'G', Some(Owed::Query { .. } | Owed::Execute { .. })) => self.owed.copy_in_begins(),
+            (b'H', Some(Owed::Query { .. } | Owed::Execute { .. })) => self.copy_out_begins()?,
+            (b'c', Some(Owed::Query { .. } | Owed::Execute { .. })) => self.current.copying = None,
+            (b'Z', _) => return self.ready_for_query(flow, total, body),
+            (b'E', _) => return self.error(flow, total, body),
+            (b'N', _) => {
+                if self.withholding() {
+                    flow.discard(total);
+                    refuse::withhold(flow.own(Side::Client), b'N', body);
+                    return Ok(None);
+                }
+            }
+            (b'A', _) => {
+                if self.scope.masks() {
+                    flow.discard(total);
+                    return self.notification(flow, body).map(|()| None);
+                }
+            }
+            (b'S', _) => {
+                self.settings.note(body);
+            }
+            _ => return Err(fault("a reply nobody is owed")),
+        }
+        self.current.bytes += total as u64;
+        flow.forward(total, Pass::housekeeping());
+        Ok(None)
+    }
+
+    /// The decision for the Execute our Describe stands in front of.
+    fn portal_after_describe(&self) -> Option<Arc<Decision>> {
+        let portal = self.owed.iter().find_map(|o| match o {
+            Owed::Execute { portal, .. } => Some(portal),
+            _ => None,
+        })?;
+        self.tables.portals.get(&**portal)?.decision.clone()
+    }
+
+    /// Works out what happens to the rows that RowDescription `body` announces.
+    fn described(&mut self, body: &[u8], decision: Option<Arc<Decision>>) -> Result<Option<Step>, Fault> {
+        if !self.scope.masks() {
+            self.current.shape = Shape::Unseen;
+            return Ok(None);
+        }
+        let Some(judge) = self.judge.clone() else { return Err(Fault::Bug("masks without a judge")) };
+        let columns = columns(body)?;
+        let unknown = columns.iter().any(|c| judge.unknown_table(std::slice::from_ref(c)) && !self.strangers.contains(&c.table));
+        let version = judge.catalog().version;
+        if unknown && self.asked_newer_than != Some(version) {
+            // A table newer than the catalogue: look again before deciding. The message stays where it is.
+            self.asked_newer_than = Some(version);
+            return Ok(Some(Step::Ask(self.catalogue_ask(version))));
+        }
+        if unknown {
+            self.strangers.truncate(64);
+            self.strangers.extend(columns.iter().map(|c| c.table).filter(|t| *t != 0));
+        }
+        self.asked_newer_than = None;
+        let mut plan: Plan = judge.plan(&columns);
+        if decision.is_some_and(|d| d.clean) {
+            // First witness: nothing masked can be in here. The second is still heard for plain columns.
+            for (cell, column) in plan.columns.iter_mut().zip(&columns) {
+                if column.table == 0 {
+                    *cell = None;
+                }
+            }
+        }
+        self.current.shape = if plan.passes_all() { Shape::Unseen } else { Shape::Planned(Rc::new(plan)) };
+        Ok(None)
+    }
+
+    /// The side path answered while a description waits: judge by what it found.
+    pub(crate) fn server_answered(&mut self) {
+        if let Some(catalog) = self.connection.catalogues.get(&self.database)
+            && self.judge.as_ref().is_some_and(|j| j.catalog().version != catalog.version)
+        {
+            self.catalogue_after = 0;
+            // `asked_newer_than` keeps the old version: the new one has not been asked to renew itself for this result.
+            let asked = self.asked_newer_than;
+            // Access withdrawn meanwhile: the client hears of it at its next statement.
+            drop(self.refresh());
+            self.asked_newer_than = asked.map(|_| catalog.version);
+        }
+    }
+
+    /// A statement ended well: `body` is its CommandComplete.
+    fn completed(&mut self, body: &[u8], tag: u8, disturbs: bool) {
+        if disturbs && !self.scope.is_empty() {
+            self.tables.void();
+        }
+        self.current.shape = Shape::Unknown;
+        self.current.copying = None;
+        if tag != b'C' {
+            return;
+        }
+        let command = body.strip_suffix(b"\0").unwrap_or(body);
+        if [&b"CREATE"[..], b"ALTER", b"DROP", b"SELECT INTO", b"IMPORT"].iter().any(|c| command.starts_with(c)) {
+            self.connection.catalogues.mark_stale(&self.database);
+            if let Some(judge) = &self.judge {
+                self.catalogue_after = judge.catalog().version;
+            }
+        }
+        // INSERT, UPDATE, COPY … report rows that were not sent to the client.
+        if self.current.rows == 0
+            && let Some(count) = command.rsplit(|b| *b == b' ').next().and_then(|n| str::from_utf8(n).ok()?.parse().ok())
+        {
+            self.current.rows = count;
+        }
+    }
+
+    fn copy_out_begins(&mut self) -> Result<(), Fault> {
+        if !self.scope.masks() {
+            self.current.copying = Some(Copying { plan: None, header: false });
+            return Ok(());
+        }
+        let decision = match self.owed.front() {
+            Some(Owed::Query { decision, .. }) => decision.clone(),
+            Some(Owed::Execute { portal, .. }) => {
+                let portal = crate::name::Name::new(portal);
+                self.tables.portals.get(&*portal).and_then(|p| p.decision.clone())
+            }
+            _ => None,
+        };
+        let at = self.current.copies;
+        self.current.copies += 1;
+        let plan = match decision.as_ref().and_then(|d| d.copies.get(at)) {
+            Some(CopyPlan::Pass) => None,
+            Some(CopyPlan::Rows(rows)) => Some(rows.clone()),
+            None => return Err(fault("a COPY that nobody planned")),
+        };
+        let header = plan.as_ref().is_some_and(|p| p.header);
+        self.current.copying = Some(Copying { plan, header });
+        Ok(())
+    }
+
+    /// True while what the server says in words may carry a masked value.
+    fn withholding(&mut self) -> bool {
+        if !self.scope.masks() {
+            return false;
+        }
+        let decision = match self.owed.front() {
+            Some(Owed::Query { decision, .. }) => decision.clone(),
+            Some(Owed::Parse { prepared, .. }) => prepared.decision.clone(),
+            Some(Owed::Bind { statement, .. }) => {
+                let statement = statement.clone();
+                self.tables.statements.get(&*statement).and_then(|s| s.decision.clone())
+            }
+            Some(Owed::Execute { portal, .. }) => {
+                let portal = portal.clone();
+                self.tables.portals.get(&*portal).and_then(|p| p.decision.clone())
+            }
+            // A portal's description can execute nothing; a stand-in neither; Sync may run deferred constraints.
+            Some(Owed::Refused { .. }) => return false,
+            Some(_) | None => return true,
+        };
+        decision.is_none_or(|d| d.withhold)
+    }
+
+    /// NotificationResponse: the payload is somebody's text and may be a masked value sent to oneself.
+    fn notification(&mut self, flow: &mut Flow<'_>, body: &[u8]) -> Result<(), Fault> {
+        let mut r = Reader::new(body, Side::Server);
+        let pid = r.array::<4>("NotificationResponse: process")?;
+        let channel = r.string("NotificationResponse: channel")?;
+        message::write(flow.own(Side::Client), b'A', |out| {
+            out.extend_from_slice(&pid);
+            message::put_string(out, channel);
+            message::put_string(out, b"");
+        });
+        Ok(())
+    }
+
+    fn error(&mut self, flow: &mut Flow<'_>, total: usize, body: &[u8]) -> Result<Option<Step>, Fault> {
+        let now = flow.now();
+        let mut state = *b"XX000";
+        if let Some(code) = error_field(body, b'C')
+            && code.len() == 5
+        {
+            state.copy_from_slice(code);
+        }
+        let severity = error_field(body, b'V').or_else(|| error_field(body, b'S'));
+        let fatal = severity.is_some_and(|s| s == b"FATAL" || s == b"PANIC");
+        self.target_fatal |= fatal;
+        let withhold = self.withholding();
+        let refusal = match self.owed.front() {
+            // A FATAL is never the answer to a stand-in: the target is going away.
+            Some(Owed::Refused { number, block, .. }) if !fatal => Some((*number, block.clone())),
+            _ => None,
+        };
+        match refusal {
+            Some((number, block)) => {
+                flow.discard(total);
+                let id = self.decision_id(number);
+                refuse::blocked(flow.own(Side::Client), &block, &id, self.deny_detail());
+                state.copy_from_slice(block.sqlstate.as_bytes().get(..5).unwrap_or(b"42501"));
+            }
+            None if withhold => {
+                flow.discard(total);
+                refuse::withhold(flow.own(Side::Client), b'E', body);
+            }
+            None => flow.forward(total, Pass::housekeeping()),
+        }
+        self.current.sqlstate = Some(state);
+        self.current.copying = None;
+        self.current.shape = Shape::Unknown;
+        match self.owed.front() {
+            None => {}
+            // These bring their own ReadyForQuery; so does the Sync whose transaction could not commit.
+            Some(Owed::Query { .. } | Owed::Function { .. } | Owed::Sync) => self.owed.absorbing = false,
+            Some(Owed::Refused { own_sync: true, answered, .. }) => *answered = true,
+            Some(_) => {
+                let mut first = true;
+                for owed in self.owed.skip_to_sync() {
+                    let (number, since) = match owed {
+                        Owed::Execute { number, since, .. } | Owed::Query { number, since, .. } => (number, since),
+                        Owed::Function { number, since } | Owed::Refused { number, since, .. } => (number, since),
+                        Owed::Parse { prepared, .. } if first => (prepared.number, now.mono_ns),
+                        Owed::Bind { number, .. } if first => (number, now.mono_ns),
+                        _ => (0, 0),
+                    };
+                    self.finish(number, since, now, if first { "" } else { "skipped" })?;
+                    first = false;
+                }
+                self.current = Default::default();
+            }
+        }
+        Ok(None)
+    }
+
+    fn ready_for_query(&mut self, flow: &mut Flow<'_>, total: usize, body: &[u8]) -> Result<Option<Step>, Fault> {
+        let now = flow.now();
+        match self.owed.front() {
+            Some(Owed::Sync) => {
+                self.owed.pop();
+                self.owed.settled();
+                self.current = Default::default();
+            }
+            Some(Owed::Query { number, since, .. } | Owed::Function { number, since }) => {
+                let (number, since) = (*number, *since);
+                self.owed.pop();
+                self.current.bytes += total as u64;
+                self.finish(number, since, now, "")?;
+            }
+            Some(Owed::Refused { number, own_sync: true, answered: true, since, .. }) => {
+                let (number, since) = (*number, *since);
+                self.owed.pop();
+                self.finish(number, since, now, "")?;
+            }
+            _ => {
+                if !self.owed.stray_sync() {
+                    return Err(fault("ReadyForQuery nobody is owed"));
+                }
+            }
+        }
+        self.transaction = *body.first().ok_or_else(|| fault("ReadyForQuery: status"))?;
+        if self.transaction == b'I' {
+            // Portals end with their transaction.
+            self.tables.portals.clear();
+        }
+        if self.owed.is_empty() {
+            self.quoting_at_risk = false;
+        }
+        flow.forward(total, Pass::housekeeping());
+        if self.draining && self.quiet() && self.transaction == b'I' {
+            self.record_end(now, "gateway shut down")?;
+            return Ok(Some(self.goodbye(flow, "57P01", "the gateway is shutting down", "reconnect")));
+        }
+        Ok(None)
+    }
+
+    /// The target is gone.
+    pub(crate) fn server_closed(&mut self, flow: &mut Flow<'_>) -> Result<Step, Fault> {
+        let running = !self.owed.is_empty();
+        self.record_end(flow.now(), if running { "target closed, outcome unknown" } else { "target closed" })?;
+        if matches!(self.server_body, ServerBody::None) && !self.target_fatal {
+            let hint = if running {
+                "the statement that was running may or may not have taken effect: reconnect and look"
+            } else {
+                "reconnect"
+            };
+            refuse::fatal(flow.own(Side::Client), "08006", "the target closed the connection", hint);
+        }
+        Ok(Step::CLOSE)
+    }
+}
+
+/// RowDescription's columns.
+fn columns(body: &[u8]) -> Result<Vec<Column<'_>>, Fault> {
+    let mut r = Reader::new(body, Side::Server);
+    let count = usize::from(r.u16("RowDescription: column count")?);
+    let mut columns = Vec::with_capacity(count.min(r.rest().len() / 19 + 1));
+    for _ in 0..count {
+        let name = r.string("RowDescription: name")?;
+        let table = r.u32("RowDescription: table")?;
+        let attribute = r.i16("RowDescription: attribute")?;
+        let type_oid = r.u32("RowDescription: type")?;
+        r.take(6, "RowDescription: size and modifier")?;
+        let format = match r.i16("RowDescription: format")? {
+            0 => Format::Text,
+            1 => Format::Binary,
+            _ => return Err(fault("RowDescription: format")),
+        };
+        columns.push(Column { name, table, attribute, type_oid, format });
+    }
+    r.end("RowDescription: trailing bytes")?;
+    Ok(columns)
+}

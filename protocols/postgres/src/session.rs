@@ -1,0 +1,595 @@
+//! The states of one connection, and the service that makes sessions. This file only dispatches: each state is its own file.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use flow::access::{Banner, Connection, Directory, Identity, Published};
+use flow::record::What;
+use flow::{Acceptor, Answer, Ask, DialError, Event, Fault, Flow, Peer, Phase, Recorder, Service, Session, Side, Step};
+use ring::rand::SecureRandom;
+
+use crate::cancel::{Cancel, Cancels, Courier};
+use crate::frame;
+use crate::login::{self, Login};
+use crate::message::{put_string, write};
+use crate::owed::Queue;
+use crate::prepared::Tables;
+use crate::ready::{ClientBody, Current, Ready, ServerBody, Shared};
+use crate::refuse::{self, Words};
+use crate::startup::{self, First, Refusal, Startup};
+use crate::target::{self, TargetLogin};
+
+type MakeRecorder = dyn Fn(usize) -> Box<dyn Recorder + Send> + Send + Sync;
+
+/// PostgreSQL behind a listener.
+pub struct Gate {
+    published: Published,
+    recorder: Box<MakeRecorder>,
+    cancels: Arc<Cancels>,
+}
+
+impl Gate {
+    /// `recorder` is called once per worker and makes that worker's way into the record.
+    pub fn new(
+        published: Published,
+        recorder: impl Fn(usize) -> Box<dyn Recorder + Send> + Send + Sync + 'static,
+    ) -> Gate {
+        Gate { published, recorder: Box::new(recorder), cancels: Arc::default() }
+    }
+}
+
+impl Service for Gate {
+    fn worker(&self, worker: usize) -> Box<dyn Acceptor> {
+        let recorder = (self.recorder)(worker);
+        Box::new(Worker(Rc::new(Shared::new(self.published.clone(), recorder, self.cancels.clone()))))
+    }
+}
+
+struct Worker(Rc<Shared>);
+
+impl Acceptor for Worker {
+    fn accept(&mut self, peer: Peer) -> Box<dyn Session> {
+        Box::new(PostgresSession::new(self.0.clone(), peer))
+    }
+}
+
+struct PostgresSession {
+    shared: Rc<Shared>,
+    peer: Peer,
+    /// The client's leg is inside TLS.
+    tls: bool,
+    state: State,
+}
+
+enum State {
+    /// Waiting for the first packet; which requests were answered already.
+    First { asked_tls: bool, asked_gss: bool, direct: bool },
+    Login(Box<Login>),
+    /// Waiting for the catalogue an identity under rules needs before anything is dialled.
+    Catalogue(Box<Admitted>),
+    Target(Box<Admitted>, Box<TargetLogin>),
+    Ready(Box<Ready>),
+    Cancel(Courier),
+    Over,
+}
+
+/// A client that proved who it is and may open what it asked for.
+struct Admitted {
+    startup: Startup,
+    directory: Arc<Directory>,
+    identity: Arc<Identity>,
+    connection: Arc<Connection>,
+    database: String,
+}
+
+impl PostgresSession {
+    fn new(shared: Rc<Shared>, peer: Peer) -> PostgresSession {
+        let state = State::First { asked_tls: false, asked_gss: false, direct: false };
+        PostgresSession { shared, peer, tls: false, state }
+    }
+
+    fn over(&mut self) -> Step {
+        self.state = State::Over;
+        Step::CLOSE
+    }
+
+    /// Tells a client that is not in yet why it does not get in, and records it.
+    fn turn_away(&mut self, flow: &mut Flow<'_>, who: (&str, &str), refusal: &Refusal, reason: &str) -> Result<Step, Fault> {
+        let Refusal(sqlstate, message, hint) = refusal;
+        refuse::fatal(flow.own(Side::Client), sqlstate, message, hint);
+        let client = self.peer.address.to_string();
+        let (identity, connection) = who;
+        let what = What::Refused { identity, connection, client: &client, sqlstate, reason };
+        self.shared.record([0; 16], flow.now(), what)?;
+        Ok(self.over())
+    }
+
+    fn first(&mut self, flow: &mut Flow<'_>) -> Result<Step, Fault> {
+        loop {
+            let State::First { asked_tls, asked_gss, direct } = &mut self.state else {
+                return Err(Fault::Bug("first packet in another state"));
+            };
+            let input = flow.input();
+            // A TLS ClientHello instead of a start-up packet: direct TLS (PostgreSQL 17).
+            if input.first() == Some(&0x16) && !self.tls && !*asked_tls {
+                if self.peer.tls.is_none() {
+                    return Ok(self.over());
+                }
+                (*asked_tls, *direct) = (true, true);
+                return Ok(Step::StartTls(Side::Client));
+            }
+            let Some(length) = startup::length(input)? else { return Ok(Step::READ) };
+            let Some(packet) = input.get(..length) else { return Ok(Step::Read { need: length }) };
+            let first = startup::read(packet)?;
+            flow.discard(length);
+            match first {
+                Ok(First::Ssl) if *asked_tls || self.tls => {
+                    return Err(Fault::Protocol { side: Side::Client, what: "TLS asked for twice" });
+                }
+                Ok(First::Ssl) => {
+                    *asked_tls = true;
+                    if self.peer.tls.is_none() {
+                        flow.send(Side::Client, b"N");
+                        continue;
+                    }
+                    if !flow.input().is_empty() {
+                        // Somebody put bytes in front of the handshake (CVE-2021-23214). They are never read.
+                        let refusal =
+                            Refusal("08P01", "received unencrypted data after SSL request".into(), "");
+                        return self.turn_away(flow, ("", ""), &refusal, "bytes before the TLS handshake");
+                    }
+                    flow.send(Side::Client, b"S");
+                    return Ok(Step::StartTls(Side::Client));
+                }
+                Ok(First::Gss) if *asked_gss || self.tls => {
+                    return Err(Fault::Protocol { side: Side::Client, what: "GSS encryption asked for twice" });
+                }
+                Ok(First::Gss) => {
+                    *asked_gss = true;
+                    flow.send(Side::Client, b"N");
+                }
+                Ok(First::Cancel { pid, key }) => {
+                    return Ok(match self.shared.cancels.find(pid, &key) {
+                        Some(cancel) => {
+                            let target = cancel.target.clone();
+                            self.state = State::Cancel(Courier::new(cancel));
+                            Step::Dial(target)
+                        }
+                        // Like PostgreSQL: a wrong key is answered by nothing.
+                        None => self.over(),
+                    });
+                }
+                Ok(First::Startup(startup)) => return self.startup(flow, startup),
+                Err(refusal) => return self.turn_away(flow, ("", ""), &refusal, "start-up refused"),
+            }
+        }
+    }
+
+    fn startup(&mut self, flow: &mut Flow<'_>, mut startup: Startup) -> Result<Step, Fault> {
+        let directory = self.shared.published.load_full();
+        if let Some(unknown) = &startup.negotiate {
+            write(flow.own(Side::Client), b'v', |out| {
+                out.extend_from_slice(&(0x30000 + u32::from(startup.minor)).to_be_bytes());
+                out.extend_from_slice(&u32::try_from(unknown.len()).unwrap_or_default().to_be_bytes());
+                unknown.iter().for_each(|name| put_string(out, name.as_bytes()));
+            });
+        }
+        // `ana#shop`: the spelling of people who come from other gateways.
+        if !directory.identities.contains_key(&startup.user)
+            && let Some((user, connection)) = startup.user.split_once('#')
+        {
+            (startup.database, startup.user) = (connection.to_owned(), user.to_owned());
+        }
+        let (login, progress) = Login::begin(startup, directory, &self.peer, self.tls, flow)?;
+        self.state = State::Login(Box::new(login));
+        if !flow.input().is_empty() {
+            return Err(Fault::Protocol { side: Side::Client, what: "bytes after the start-up packet" });
+        }
+        self.login_progress(flow, progress)
+    }
+
+    fn login_progress(&mut self, flow: &mut Flow<'_>, progress: login::Progress) -> Result<Step, Fault> {
+        match progress {
+            login::Progress::Wait => Ok(Step::READ),
+            login::Progress::Proven(identity) => match std::mem::replace(&mut self.state, State::Over) {
+                State::Login(login) => self.admit(flow, *login, identity),
+                _ => Err(Fault::Bug("login in another state")),
+            },
+            login::Progress::Failed(refusal, reason) => {
+                let State::Login(login) = std::mem::replace(&mut self.state, State::Over) else {
+                    return Err(Fault::Bug("login in another state"));
+                };
+                let who = (login.startup.user.as_str(), login.startup.database.as_str());
+                self.turn_away(flow, who, &refusal, reason)
+            }
+        }
+    }
+
+    /// The client is who it says; may it open this?
+    fn admit(&mut self, flow: &mut Flow<'_>, login: Login, identity: Arc<Identity>) -> Result<Step, Fault> {
+        let Login { startup, directory, .. } = login;
+        let Some(connection) = directory.connection(&startup.database, &identity).cloned() else {
+            let mut granted: Vec<&str> =
+                directory.connections.values().filter(|c| c.allows(&identity)).map(|c| c.name.as_str()).collect();
+            granted.sort_unstable();
+            let refusal = Refusal(
+                if directory.connections.contains_key(&startup.database) { "42501" } else { "3D000" },
+                format!(
+                    "no connection \"{}\" for {}; known connections: {}",
+                    startup.database,
+                    startup.user,
+                    if granted.is_empty() { "none".to_owned() } else { granted.join(", ") }
+                ),
+                "name one of them as the database, or ask the operator of the gateway for access",
+            );
+            let who = (startup.user.as_str(), startup.database.as_str());
+            return self.turn_away(flow, who, &refusal, "no such connection for this identity");
+        };
+        let database = connection.database.clone().unwrap_or_else(|| startup.database.clone());
+        let needs_catalogue = !directory.policy.scope(&identity.subject, &connection.name).is_empty()
+            && connection.catalogues.get(&database).is_none();
+        let admitted = Box::new(Admitted { startup, directory, identity, connection, database });
+        if needs_catalogue {
+            let ask = Ask::Catalogue {
+                connection: admitted.connection.clone(),
+                database: admitted.database.clone(),
+                newer_than: 0,
+            };
+            self.state = State::Catalogue(admitted);
+            return Ok(Step::Ask(ask));
+        }
+        self.dial(flow, admitted)
+    }
+
+    fn dial(&mut self, flow: &mut Flow<'_>, admitted: Box<Admitted>) -> Result<Step, Fault> {
+        let strict =
+            !admitted.directory.policy.scope(&admitted.identity.subject, &admitted.connection.name).is_empty();
+        let parameters = startup::parameters(&admitted.startup, strict).map(|mut parameters| {
+            if admitted.connection.tag_application {
+                let tag = format!("lg/{}", admitted.identity.subject.identity);
+                match parameters.iter_mut().find(|(n, _)| n == "application_name") {
+                    Some((_, value)) => *value = format!("{tag}/{value}"),
+                    None => parameters.push(("application_name".into(), tag)),
+                }
+            }
+            parameters
+        });
+        match parameters {
+            Ok(parameters) => {
+                let target = admitted.connection.target.clone();
+                let login = TargetLogin::new(admitted.connection.clone(), parameters);
+                self.state = State::Target(admitted, Box::new(login));
+                Ok(Step::Dial(target))
+            }
+            Err(refusal) => {
+                let who = (admitted.startup.user.as_str(), admitted.startup.database.as_str());
+                self.turn_away(flow, who, &refusal, "start-up parameter refused")
+            }
+        }
+    }
+
+    fn target_progress(&mut self, flow: &mut Flow<'_>, progress: target::Progress) -> Result<Step, Fault> {
+        match progress {
+            target::Progress::Step(step) => Ok(step),
+            target::Progress::Failed(refusal, reason) => match std::mem::replace(&mut self.state, State::Over) {
+                State::Target(admitted, _) => {
+                    let who = (admitted.startup.user.as_str(), admitted.startup.database.as_str());
+                    self.turn_away(flow, who, &refusal, &reason)
+                }
+                _ => Err(Fault::Bug("target login in another state")),
+            },
+            target::Progress::Ready => self.open(flow),
+        }
+    }
+
+    /// The target is ready (its ReadyForQuery is next in the flow): the session begins.
+    fn open(&mut self, flow: &mut Flow<'_>) -> Result<Step, Fault> {
+        let State::Target(admitted, login) = std::mem::replace(&mut self.state, State::Over) else {
+            return Err(Fault::Bug("opened in another state"));
+        };
+        let Admitted { startup, directory, identity, connection, database } = *admitted;
+        let now = flow.now();
+        let mut id = [0; 16];
+        let mut key = vec![0; if startup.minor >= 2 { 32 } else { 4 }];
+        let random = &self.shared.random;
+        random.fill(&mut id).and_then(|()| random.fill(&mut key)).map_err(|_| Fault::Bug("no randomness"))?;
+        if let (Some(room), Some(millis)) = (id.get_mut(..6), (now.unix_ns / 1_000_000).to_be_bytes().get(2..)) {
+            room.copy_from_slice(millis);
+        }
+        // A target without cancel keys (a pooler may be one) still gives its clients a number of ours.
+        let (pid, cancel) = match login.key {
+            Some((pid, secret)) => {
+                let cancel = Cancel { target: connection.target.clone(), pid, key: secret };
+                (pid, Some(cancel))
+            }
+            None => ([id[12], id[13], id[14], id[15]], None),
+        };
+        write(flow.own(Side::Client), b'K', |out| {
+            out.extend_from_slice(&pid);
+            out.extend_from_slice(&key);
+        });
+        let pid = u32::from_be_bytes(pid);
+        if let Some(cancel) = &cancel {
+            self.shared.cancels.register(pid, &key, cancel.clone());
+        }
+        let scope = directory.policy.scope(&identity.subject, &connection.name);
+        let application = startup.parameters.iter().find(|(n, _)| n == "application_name");
+        let application = application.map(|(_, v)| v.clone()).unwrap_or_default();
+        let ready = Box::new(Ready {
+            shared: self.shared.clone(),
+            id,
+            directory,
+            identity,
+            connection,
+            opened: startup.database,
+            database,
+            scope,
+            judge: None,
+            stamp: 1,
+            catalogue_after: 0,
+            strangers: Vec::new(),
+            asked_newer_than: None,
+            settings: login.settings,
+            quoting_at_risk: false,
+            owed: Queue::default(),
+            tables: Tables::default(),
+            current: Current::default(),
+            client_body: ClientBody::None,
+            server_body: ServerBody::None,
+            transaction: b'I',
+            number: 0,
+            from_client: 0,
+            to_client: 0,
+            draining: false,
+            target_fatal: false,
+            pid,
+            key,
+            cancel,
+        });
+        let client = self.peer.address.to_string();
+        let groups: Vec<&str> = ready.identity.subject.groups.iter().map(|g| &**g).collect();
+        let what = What::Opened {
+            identity: &ready.identity.subject.identity,
+            groups: &groups.join(","),
+            connection: &ready.connection.name,
+            database: &ready.database,
+            protocol: if startup.minor >= 2 { "postgres 3.2" } else { "postgres 3.0" },
+            client: &client,
+            application: &application,
+            tls: self.tls,
+            policy: &ready.directory.policy.revision,
+        };
+        self.shared.record(ready.id, now, what)?;
+        let person = application.starts_with("psql") || application.starts_with("pgcli");
+        if ready.connection.banner == Banner::Auto && person && !ready.scope.is_empty() {
+            let message = format!(
+                "lockgate: session {} as {} on {}; {} rules active",
+                crate::ready::short_id(&ready.id),
+                ready.identity.subject.identity,
+                ready.connection.name,
+                ready.scope.rules(),
+            );
+            let words = Words { severity: "NOTICE", sqlstate: "00000", message: &message, detail: "", hint: "" };
+            words.notice(flow.own(Side::Client));
+        }
+        // The ReadyForQuery that ends the login answers no message of the client's.
+        let Some(header) = frame::header(flow.input(), Side::Server)? else { return Err(Fault::Bug("ready without Z")) };
+        flow.forward(header.total(), policy::Pass::housekeeping());
+        self.state = State::Ready(ready);
+        if flow.input().is_empty() { Ok(Step::READ) } else { self.ready_received(flow) }
+    }
+
+    fn ready_received(&mut self, flow: &mut Flow<'_>) -> Result<Step, Fault> {
+        let State::Ready(ready) = &mut self.state else { return Err(Fault::Bug("not ready")) };
+        match flow.speaker() {
+            Side::Client => ready.client_received(flow),
+            Side::Server => ready.server_received(flow),
+        }
+    }
+
+    fn received(&mut self, flow: &mut Flow<'_>) -> Result<Step, Fault> {
+        let (peer, tls) = (&self.peer, self.tls);
+        match (&mut self.state, flow.speaker()) {
+            (State::First { .. }, Side::Client) => self.first(flow),
+            (State::Login(login), Side::Client) => {
+                let progress = login.received(flow, peer, tls, &self.shared.random)?;
+                self.login_progress(flow, progress)
+            }
+            (State::Target(_, login), Side::Server) => {
+                let progress = login.received(flow, &self.shared.random)?;
+                self.target_progress(flow, progress)
+            }
+            (State::Ready(_), _) => self.ready_received(flow),
+            (State::Cancel(courier), _) => courier.on(Event::Received, flow),
+            // Nobody may speak before ReadyForQuery.
+            (State::Catalogue(_) | State::Target(..), Side::Client) if flow.input().is_empty() => Ok(Step::READ),
+            (State::Over, _) => {
+                flow.discard(flow.input().len());
+                Ok(Step::CLOSE)
+            }
+            (_, side) => Err(Fault::Protocol { side, what: "spoke out of turn" }),
+        }
+    }
+
+    fn dialled(&mut self, flow: &mut Flow<'_>, result: Result<(), DialError>) -> Result<Step, Fault> {
+        match (&mut self.state, result) {
+            (State::Target(admitted, login), Ok(())) => Ok(login.dialled(flow, &admitted.database)),
+            (State::Target(..), Err(error)) => self.target_progress(
+                flow,
+                target::Progress::Failed(
+                    Refusal(
+                        "08001",
+                        "the gateway could not reach the target of this connection".into(),
+                        "try again; when it stays so, ask the operator of the gateway: its log names the reason",
+                    ),
+                    format!("target unreachable: {error}"),
+                ),
+            ),
+            (State::Cancel(courier), result) => courier.on(Event::Dialled(result), flow),
+            (State::Over, _) => Ok(Step::CLOSE),
+            _ => Err(Fault::Bug("dialled in another state")),
+        }
+    }
+
+    fn answered(&mut self, flow: &mut Flow<'_>, answer: Answer) -> Result<Step, Fault> {
+        match (&mut self.state, answer) {
+            (State::Catalogue(_), answer) => {
+                let State::Catalogue(admitted) = std::mem::replace(&mut self.state, State::Over) else {
+                    return Err(Fault::Bug("catalogue in another state"));
+                };
+                match answer {
+                    Answer::Done => self.dial(flow, admitted),
+                    Answer::Failed(why) => {
+                        let refusal = Refusal(
+                            "08001",
+                            "the catalogue of the target could not be read, and rules about it apply to you".into(),
+                            "try again; when it stays so, ask the operator of the gateway: its log names the reason",
+                        );
+                        let who = (admitted.startup.user.as_str(), admitted.startup.database.as_str());
+                        self.turn_away(flow, who, &refusal, &why)
+                    }
+                }
+            }
+            (State::Target(_, login), answer) => {
+                let progress = login.answered(&answer, flow);
+                match progress {
+                    target::Progress::Step(Step::Read { .. }) => self.received(flow),
+                    other => self.target_progress(flow, other),
+                }
+            }
+            (State::Ready(ready), answer) => {
+                ready.answered(answer.clone());
+                if flow.speaker() == Side::Server {
+                    ready.server_answered();
+                } else if let (Answer::Failed(_), true) =
+                    (&answer, ready.connection.catalogues.get(&ready.database).is_none())
+                {
+                    // A rule came into force and there is no catalogue to apply it with.
+                    let why = "the catalogue of the target could not be read, and rules about it apply to you";
+                    ready.record_end(flow.now(), why)?;
+                    return Ok(ready.goodbye(flow, "08006", why, "reconnect later"));
+                }
+                self.ready_received(flow)
+            }
+            (State::Over, _) => Ok(Step::CLOSE),
+            _ => Err(Fault::Bug("answered in another state")),
+        }
+    }
+
+    fn tls_started(&mut self, flow: &mut Flow<'_>, side: Side, alpn: Option<&[u8]>) -> Result<Step, Fault> {
+        match (&mut self.state, side) {
+            (State::First { direct, .. }, Side::Client) => {
+                // Direct TLS must agree on the protocol, or a client of another one could be led here (backend_startup.c).
+                if *direct && alpn != Some(b"postgresql") {
+                    return Err(Fault::Protocol { side, what: "direct TLS without ALPN \"postgresql\"" });
+                }
+                self.tls = true;
+                if flow.input().is_empty() { Ok(Step::READ) } else { self.first(flow) }
+            }
+            (State::Target(admitted, login), Side::Server) => Ok(login.encrypted(flow, &admitted.database)),
+            (State::Cancel(courier), _) => courier.on(Event::TlsStarted(side, flow::TlsFacts::default()), flow),
+            (State::Over, _) => Ok(Step::CLOSE),
+            _ => Err(Fault::Bug("TLS in another state")),
+        }
+    }
+
+    fn closed(&mut self, flow: &mut Flow<'_>, side: Side) -> Result<Step, Fault> {
+        match (&mut self.state, side) {
+            (State::Ready(ready), Side::Server) => {
+                let step = ready.server_closed(flow)?;
+                self.state = State::Over;
+                Ok(step)
+            }
+            (State::Ready(ready), Side::Client) => {
+                ready.record_end(flow.now(), "client vanished")?;
+                let step = ready.leave(flow);
+                self.state = State::Over;
+                Ok(step)
+            }
+            (State::Target(..), Side::Server) => self.target_progress(
+                flow,
+                target::Progress::Failed(
+                    Refusal("08006", "the target closed the connection during login".into(), "try again"),
+                    "target closed during login".into(),
+                ),
+            ),
+            (State::Cancel(courier), side) => courier.on(Event::Closed(side), flow),
+            _ => Ok(self.over()),
+        }
+    }
+
+    /// Ended from outside: by a deadline, a drain or an operator.
+    fn ended(&mut self, flow: &mut Flow<'_>, event: &Event) -> Result<Step, Fault> {
+        match (&mut self.state, event) {
+            (State::Ready(ready), Event::Drain) => {
+                ready.draining = true;
+                if !ready.quiet() || ready.transaction != b'I' {
+                    return Ok(Step::READ);
+                }
+                ready.record_end(flow.now(), "gateway shut down")?;
+                let step = ready.goodbye(flow, "57P01", "the gateway is shutting down", "reconnect");
+                self.state = State::Over;
+                Ok(step)
+            }
+            (State::Ready(ready), Event::Kill) => {
+                ready.record_end(flow.now(), "killed")?;
+                let step = ready.goodbye(
+                    flow,
+                    "57P01",
+                    "this session was ended by the operator of the gateway",
+                    "a statement that was running may or may not have taken effect",
+                );
+                self.state = State::Over;
+                Ok(step)
+            }
+            (State::Ready(ready), _) => {
+                let step = ready.expired(flow)?;
+                self.state = State::Over;
+                Ok(step)
+            }
+            (State::Target(..) | State::Catalogue(_) | State::Login(_), Event::Expired(_)) => {
+                refuse::fatal(flow.own(Side::Client), "08006", "login took too long", "");
+                Ok(self.over())
+            }
+            _ => Ok(self.over()),
+        }
+    }
+}
+
+impl Session for PostgresSession {
+    fn on(&mut self, event: Event, flow: &mut Flow<'_>) -> Result<Step, Fault> {
+        let step = match event {
+            Event::Opened => Ok(Step::READ),
+            Event::Received => self.received(flow),
+            Event::Dialled(result) => self.dialled(flow, result),
+            Event::TlsStarted(side, facts) => self.tls_started(flow, side, facts.alpn.as_deref()),
+            Event::Answered(answer) => self.answered(flow, answer),
+            Event::Closed(side) => self.closed(flow, side),
+            Event::Expired(_) | Event::Drain | Event::Kill => self.ended(flow, &event),
+        };
+        match step {
+            Ok(step) => Ok(step),
+            Err(fault) => {
+                // What a fault leaves behind: the end of the session in the record, and nothing that could go on.
+                if let State::Ready(ready) = &self.state
+                    && !matches!(fault, Fault::Unrecorded)
+                {
+                    ready.record_end(flow.now(), &fault.to_string())?;
+                }
+                self.state = State::Over;
+                Err(fault)
+            }
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        match &self.state {
+            State::First { .. } | State::Login(_) | State::Catalogue(_) | State::Target(..) | State::Cancel(_) => {
+                Phase::Login
+            }
+            State::Ready(ready) => ready.phase(),
+            State::Over => Phase::Over,
+        }
+    }
+}
+
