@@ -1,17 +1,31 @@
 //! A [`Scope`](crate::Scope) bound to a catalogue: answers what may run and what must be masked.
+//!
+//! Not a parser and not a proof ([`crate::sql`] is both); this is where rules meet facts. Invariant: for a scope with an enforced
+//! rule, a text that is not understood is refused, and an output column of unproved origin is redacted. Source: masking.md.
 
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::catalog::Catalog;
-use crate::facts::Column;
-use crate::plan::{CopyPlan, Plan};
-use crate::rule::Scope;
-use crate::verdict::Verdict;
+use pg_raw_parse::Node;
+
+use crate::catalog::{Catalog, Table};
+use crate::facts::{Column, Format};
+use crate::mask::{Cell, Mask, stricter};
+use crate::plan::{CopyPlan, CopyRows, Plan};
+use crate::rule::{Action, BlockRule, Compiled, Scope, TablePattern};
+use crate::sql::facts::{self, Act, Copy, Facts, Name};
+use crate::sql::known::{self, listed};
+use crate::sql::lineage::{self, Index, Prover, Question, Taints};
+use crate::sql::{self, Refusal};
+use crate::verdict::{Block, Verdict};
 
 /// Judges statements and result shapes for one scope against one catalogue snapshot.
+#[derive(Debug, Clone)]
 pub struct Judge {
     pub(crate) scope: Arc<Scope>,
     pub(crate) catalog: Arc<Catalog>,
+    pub(crate) bound: Arc<Bound>,
 }
 
 /// What was decided about one statement text (a simple-query string may hold several statements).
@@ -23,11 +37,210 @@ pub struct Decision {
     /// Proved: no output of any statement can derive from a masked column, so its rows pass unseen. False when in doubt.
     pub clean: bool,
     /// The statement reads a masked column, or nobody could prove that it does not: error and notice texts are withheld.
+    /// True as well for clean statements that write, because constraint errors show whole rows.
     pub withhold: bool,
     /// For the n-th COPY … TO STDOUT of the text (in order): how to mask it.
     pub copies: Vec<CopyPlan>,
     /// It creates, alters or drops something: the catalogue is stale after it.
     pub ddl: bool,
+    /// For a text of one plain SELECT: which output columns were proved clean by themselves ([`Judge::plan_for`]).
+    pub outputs: Option<Vec<bool>>,
+    /// Another literal in the same place could have led to another decision: cached under its exact text only.
+    pub literals_matter: bool,
+}
+
+impl Decision {
+    fn pass() -> Decision {
+        Decision {
+            verdict: Verdict::Pass,
+            observed: Vec::new(),
+            clean: true,
+            withhold: false,
+            copies: Vec::new(),
+            ddl: false,
+            outputs: None,
+            literals_matter: false,
+        }
+    }
+
+    fn blocked(block: Block) -> Decision {
+        Decision {
+            verdict: Verdict::Block(block),
+            clean: false,
+            withhold: true,
+            literals_matter: true,
+            ..Decision::pass()
+        }
+    }
+}
+
+/// A scope's rules resolved against one catalogue.
+#[derive(Debug, Default)]
+pub(crate) struct Bound {
+    /// Unique in this process: two bindings never share a cached decision.
+    pub id: u64,
+    index: Index,
+    taints: Taints,
+    /// Mask of each tainted column a rule names, by table and number: index of the rule in the scope.
+    masks: HashMap<(u32, i16), usize>,
+    /// The same for rules in observe mode.
+    observed: Taints,
+    observed_masks: HashMap<(u32, i16), usize>,
+    /// For each rule of the scope: the relations its `tables` reach by descent or through views.
+    reach: Vec<HashSet<u32>>,
+    unresolved: Vec<String>,
+}
+
+impl Bound {
+    pub(crate) fn new(id: u64, scope: &Scope, catalog: &Catalog) -> Bound {
+        let mut bound = Bound { id, index: Index::new(catalog), ..Bound::default() };
+        let family = Family::new(catalog);
+        for enforce in [true, false] {
+            let mut named: HashMap<u32, Vec<i16>> = HashMap::new();
+            let mut masks: HashMap<(u32, i16), usize> = HashMap::new();
+            for (i, rule) in scope.rules.iter().enumerate() {
+                let Action::Mask { columns, mask } = &rule.action else { continue };
+                if rule.enforce != enforce {
+                    continue;
+                }
+                for pattern in columns {
+                    let mut found = false;
+                    for table in
+                        catalog.tables.iter().filter(|t| pattern.table.matches(Some(&t.schema), &t.name))
+                    {
+                        for oid in family.of(table.oid) {
+                            let Some(relative) = bound.index.table(catalog, oid) else { continue };
+                            for column in &relative.columns {
+                                if !column.name.eq_ignore_ascii_case(&pattern.column) {
+                                    continue;
+                                }
+                                found = true;
+                                named.entry(oid).or_default().push(column.number);
+                                let slot = masks.entry((oid, column.number)).or_insert(i);
+                                if scope.mask(*slot).is_some_and(|old| stricter(mask, old)) {
+                                    *slot = i;
+                                }
+                            }
+                        }
+                    }
+                    if !found {
+                        let schema = pattern.table.schema.as_deref().unwrap_or("*");
+                        bound.unresolved.push(format!(
+                            "{}: {schema}.{}.{}",
+                            rule.name, pattern.table.table, pattern.column
+                        ));
+                    }
+                }
+            }
+            let taints = lineage::spread(catalog, &bound.index, &named);
+            if enforce {
+                (bound.taints, bound.masks) = (taints, masks);
+            } else {
+                (bound.observed, bound.observed_masks) = (taints, masks);
+            }
+        }
+        let uses =
+            if scope.rules.iter().any(|r| matches!(&r.action, Action::Block(b) if !b.tables.is_empty())) {
+                view_uses(catalog, &bound.index)
+            } else {
+                HashMap::new()
+            };
+        for rule in &scope.rules {
+            bound.reach.push(match &rule.action {
+                Action::Block(b) => reach(&b.tables, catalog, &family, &uses),
+                Action::Mask { .. } => HashSet::new(),
+            });
+        }
+        bound
+    }
+}
+
+impl Scope {
+    fn mask(&self, rule: usize) -> Option<&Mask> {
+        match &self.rules.get(rule)?.action {
+            Action::Mask { mask, .. } => Some(mask),
+            Action::Block(_) => None,
+        }
+    }
+}
+
+/// Inheritance and partitions: a row of a child is a row of its parents.
+struct Family {
+    parents: HashMap<u32, Vec<u32>>,
+    children: HashMap<u32, Vec<u32>>,
+}
+
+impl Family {
+    fn new(catalog: &Catalog) -> Family {
+        let mut family = Family { parents: HashMap::new(), children: HashMap::new() };
+        for table in &catalog.tables {
+            for parent in &table.parents {
+                family.parents.entry(table.oid).or_default().push(*parent);
+                family.children.entry(*parent).or_default().push(table.oid);
+            }
+        }
+        family
+    }
+
+    /// The table, its descendants, and its ancestors (reading those reads it).
+    fn of(&self, oid: u32) -> HashSet<u32> {
+        let mut found = HashSet::from([oid]);
+        for side in [&self.children, &self.parents] {
+            let mut stack = vec![oid];
+            while let Some(next) = stack.pop() {
+                stack.extend(side.get(&next).into_iter().flatten().copied().filter(|o| found.insert(*o)));
+            }
+        }
+        found
+    }
+}
+
+/// For each relation, the views that name it.
+fn view_uses(catalog: &Catalog, index: &Index) -> HashMap<u32, Vec<u32>> {
+    let mut uses: HashMap<u32, Vec<u32>> = HashMap::new();
+    for view in catalog.tables.iter().filter(|t| lineage::system(&t.schema, &t.name).is_none()) {
+        let Some(tree) = view.definition.as_deref().and_then(|d| sql::parse(d.as_bytes()).ok()) else {
+            continue;
+        };
+        for statement in tree.stmts() {
+            let Ok(facts) = facts::read(statement) else { continue };
+            for name in facts.names {
+                for table in index.candidates(catalog, name) {
+                    uses.entry(table.oid).or_default().push(view.oid);
+                }
+            }
+        }
+    }
+    uses
+}
+
+fn reach(
+    tables: &[TablePattern],
+    catalog: &Catalog,
+    family: &Family,
+    uses: &HashMap<u32, Vec<u32>>,
+) -> HashSet<u32> {
+    let mut found = HashSet::new();
+    let mut stack: Vec<u32> = catalog
+        .tables
+        .iter()
+        .filter(|t| tables.iter().any(|p| p.matches(Some(&t.schema), &t.name)))
+        .flat_map(|t| family.of(t.oid))
+        .collect();
+    while let Some(oid) = stack.pop() {
+        if found.insert(oid) {
+            stack.extend(uses.get(&oid).into_iter().flatten());
+        }
+    }
+    found
+}
+
+/// What one statement of a text adds to the decision.
+struct Judged {
+    block: Option<Block>,
+    clean: bool,
+    writes: bool,
+    outputs: Option<Vec<bool>>,
 }
 
 impl Judge {
@@ -39,30 +252,621 @@ impl Judge {
         &self.catalog
     }
 
+    /// Mask rules whose columns the catalogue does not have: a typing mistake, or tables yet to come.
+    pub fn unresolved(&self) -> &[String] {
+        &self.bound.unresolved
+    }
+
     /// Judges a statement text. `sql` is what the server will parse (without the terminating NUL). Never panics; cost bounded.
-    pub fn statement(&self, _sql: &[u8]) -> Arc<Decision> {
-        Arc::new(Decision {
-            verdict: Verdict::Pass,
-            observed: Vec::new(),
-            clean: true,
-            withhold: false,
-            copies: Vec::new(),
-            ddl: false,
+    /// The text is read with `standard_conforming_strings = on` and as UTF-8; where a session has it otherwise, ask
+    /// [`Judge::unreadable`].
+    pub fn statement(&self, sql: &[u8]) -> Arc<Decision> {
+        if self.scope.is_empty() {
+            return Arc::new(Decision::pass());
+        }
+        // The library's typed accessors panic on a tree they did not expect; such a text is one nobody understands.
+        let decision = catch_unwind(AssertUnwindSafe(|| self.decide(sql)))
+            .unwrap_or_else(|_| self.refuse(&Refusal::Unclear("the analysis failed")));
+        Arc::new(decision)
+    }
+
+    /// The decision for a text whose lexical rules are not the ones we know (`standard_conforming_strings = off`, a client encoding
+    /// that is not UTF-8).
+    pub fn unreadable(&self) -> Arc<Decision> {
+        if self.scope.is_empty() {
+            return Arc::new(Decision::pass());
+        }
+        Arc::new(
+            self.refuse(&Refusal::Unclear("this session reads strings in a way the gateway does not follow")),
+        )
+    }
+
+    fn refuse(&self, refusal: &Refusal) -> Decision {
+        if !self.scope.enforces {
+            let observed = vec![NOT_UNDERSTOOD.to_owned()];
+            return Decision { observed, literals_matter: true, ..Decision::pass() };
+        }
+        Decision::blocked(match refusal {
+            Refusal::Syntax(message) => Block {
+                hint: "Correct the statement. Statements that cannot be read are not sent on while a rule is in force.".into(),
+                ..built_in(
+                    NOT_UNDERSTOOD,
+                    "42601",
+                    format!("{message}, refused by the gateway because only statements it can read may pass"),
+                )
+            },
+            Refusal::Limit(why) => built_in(NOT_UNDERSTOOD, "54001", format!("statement could not be analysed: {why}")),
+            Refusal::Unclear(why) => built_in(NOT_UNDERSTOOD, "42501", format!("statement could not be analysed: {why}")),
         })
+    }
+
+    fn decide(&self, sql: &[u8]) -> Decision {
+        let tree = match sql::parse(sql) {
+            Ok(tree) => tree,
+            Err(refusal) => return self.refuse(&refusal),
+        };
+        let mut decision = Decision::pass();
+        let mut first_block = None;
+        let mut count = 0usize;
+        for statement in tree.stmts() {
+            count += 1;
+            let Ok(facts) = facts::read(statement) else {
+                return self.refuse(&Refusal::Unclear("it holds a construct nobody here understands"));
+            };
+            decision.ddl |= facts.ddl;
+            decision.literals_matter |=
+                !facts.copies.is_empty() || !facts.settings.is_empty() || !facts.set_config.is_empty();
+            let judged = self.one(statement, &facts, &mut decision);
+            decision.clean &= judged.clean;
+            decision.withhold |= self.scope.masks() && (!judged.clean || judged.writes);
+            decision.outputs = judged.outputs;
+            if first_block.is_none() {
+                first_block = judged.block;
+            }
+        }
+        if count != 1 {
+            decision.outputs = None;
+        }
+        decision.observed.dedup();
+        if let Some(block) = first_block {
+            decision.verdict = Verdict::Block(block);
+        }
+        decision
+    }
+
+    fn one(&self, statement: Node<'_>, facts: &Facts<'_>, decision: &mut Decision) -> Judged {
+        let mut judged = Judged {
+            block: None,
+            clean: true,
+            writes: facts.writes || facts.ddl || facts.commits || facts.copies.iter().any(|c| c.is_from),
+            outputs: None,
+        };
+        for (i, rule) in self.scope.rules.iter().enumerate() {
+            let Action::Block(block) = &rule.action else { continue };
+            let Some((act, name)) = self.matches(i, block, facts) else { continue };
+            if !rule.enforce {
+                decision.observed.push(rule.name.clone());
+            } else if judged.block.is_none() {
+                judged.block = Some(refusal(rule, block, act, name));
+            }
+        }
+        if !self.bound.observed.is_empty() {
+            let prover = self.prover(&self.bound.observed);
+            let proof = prover.prove(statement, Question::Output);
+            for i in self
+                .bound
+                .observed_masks
+                .iter()
+                .filter(|((oid, _), _)| proof.hits.contains(oid))
+                .map(|(_, i)| *i)
+            {
+                let name = self.scope.rules.get(i).map(|r| r.name.clone()).unwrap_or_default();
+                if !decision.observed.contains(&name) {
+                    decision.observed.push(name);
+                }
+            }
+        }
+        if !self.scope.enforces {
+            return judged;
+        }
+        let guard = self.sessions_reading(facts).or_else(|| code(facts));
+        if self.scope.masks() {
+            self.masked(statement, facts, &mut judged, decision);
+        }
+        judged.block = judged.block.or(guard);
+        judged
+    }
+
+    fn prover<'p>(&'p self, taints: &'p Taints) -> Prover<'p> {
+        Prover { catalog: &self.catalog, index: &self.bound.index, taints }
+    }
+
+    /// Refuses what changes how later statements are read, where the analysis could not follow.
+    fn sessions_reading(&self, facts: &Facts<'_>) -> Option<Block> {
+        let lexical = |name: &str| known::LEXICAL_SETTINGS.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+        let refuse = |name: &str| {
+            let message =
+                format!("setting {name} to this value is not allowed: it changes how statements are read");
+            Some(built_in(CODE_NOT_ANALYSED, "42501", message))
+        };
+        for (name, values) in &facts.settings {
+            if let Some((name, allowed)) = lexical(name) {
+                let fine = matches!(values.as_deref(), Some([v]) if allowed.iter().any(|a| a.eq_ignore_ascii_case(v)));
+                if !fine {
+                    return refuse(name);
+                }
+            }
+        }
+        for call in &facts.set_config {
+            match call {
+                None => return refuse("a parameter whose name is not written out"),
+                Some((name, value)) => {
+                    if let Some((name, allowed)) = lexical(name)
+                        && !allowed.iter().any(|a| a.eq_ignore_ascii_case(value))
+                    {
+                        return refuse(name);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Everything a masking scope asks of a statement.
+    fn masked(&self, statement: Node<'_>, facts: &Facts<'_>, judged: &mut Judged, decision: &mut Decision) {
+        let prover = self.prover(&self.bound.taints);
+        if let Some(copy) = facts.copies.first() {
+            self.copy(statement, copy, &prover, judged, decision);
+            return;
+        }
+        let root = facts::act(statement);
+        let (class, object) = root.as_ref().map_or(("", ""), |a| (a.class, a.object));
+        match class {
+            "create" if matches!(object, "table-as" | "view") => {}
+            "create" | "alter" | "drop" => {
+                if let Err(why) = lineage::harmless_ddl(statement, &prover) {
+                    judged
+                        .block
+                        .get_or_insert_with(|| built_in(CODE_NOT_ANALYSED, "42501", not_while_masked(why)));
+                }
+                return;
+            }
+            "do" | "call" | "import" | "reassign" | "load" | "security-label" => {
+                judged.clean = false;
+                judged.block.get_or_insert_with(|| {
+                    built_in(
+                        CODE_NOT_ANALYSED,
+                        "42501",
+                        not_while_masked("it runs code that cannot be analysed"),
+                    )
+                });
+                return;
+            }
+            _ => {}
+        }
+        if let Some(name) = unlisted_setting(facts) {
+            judged.block.get_or_insert_with(|| {
+                built_in(
+                    CODE_NOT_ANALYSED,
+                    "42501",
+                    not_while_masked(&format!("what the parameter {name} does is not known")),
+                )
+            });
+        }
+        let proof = prover.prove(statement, Question::Output);
+        judged.clean = proof.clean();
+        if judged.clean {
+            return;
+        }
+        judged.outputs = proof.outputs;
+        let stores = facts.writes || facts.ddl;
+        if stores && class != "execute" {
+            let proof = prover.prove(statement, Question::Write);
+            if !proof.clean() {
+                let why = proof.unproved.unwrap_or("it stores what derives from a masked column");
+                let column = proof.hits.first().and_then(|oid| self.bound.index.table(&self.catalog, *oid));
+                judged.block.get_or_insert_with(|| Block {
+                    schema: column.map(|t| t.schema.clone()),
+                    table: column.map(|t| t.name.clone()),
+                    ..built_in(MASKED_DATA_COPIED, "42501", not_while_masked(why))
+                });
+            }
+        } else if proof.effects || (proof.unknown_function && proof.names_masked) {
+            judged.block.get_or_insert_with(|| {
+                built_in(
+                    MASKED_DATA_COPIED,
+                    "42501",
+                    not_while_masked(
+                        "it hands what may derive from a masked column to a function with effects of its own",
+                    ),
+                )
+            });
+        }
+    }
+
+    fn copy(
+        &self,
+        statement: Node<'_>,
+        copy: &Copy<'_>,
+        prover: &Prover<'_>,
+        judged: &mut Judged,
+        decision: &mut Decision,
+    ) {
+        let server_side = copy.program || copy.file.is_some();
+        if copy.is_from {
+            if server_side {
+                judged.block.get_or_insert_with(|| {
+                    built_in(
+                        CODE_NOT_ANALYSED,
+                        "42501",
+                        not_while_masked("it reads a file or program of the server"),
+                    )
+                });
+            }
+            return;
+        }
+        let cells = match copy.relation {
+            Some(name) if !copy.query => self.copy_cells(name, &copy.columns),
+            _ if prover.prove(statement, Question::Output).clean() => CopyCells::Clean,
+            _ => CopyCells::Every,
+        };
+        if let CopyCells::Clean = cells {
+            if !server_side {
+                decision.copies.push(CopyPlan::Pass);
+            }
+            judged.clean = true;
+            return;
+        }
+        judged.clean = false;
+        let mut refuse = |sqlstate, message: &str, hint: &str| {
+            judged.block.get_or_insert_with(|| Block {
+                hint: hint.to_owned(),
+                ..built_in(MASKED_DATA_COPIED, sqlstate, message.to_owned())
+            });
+        };
+        if server_side {
+            return refuse(
+                "42501",
+                &not_while_masked("it writes masked data to a file or program of the server"),
+                HINT,
+            );
+        }
+        // A COPY of what a data-modifying query returns has written before anybody could look.
+        if facts::read(statement).is_ok_and(|f| f.writes || f.ddl) {
+            return refuse(
+                "42501",
+                &not_while_masked("it stores what may derive from a masked column"),
+                HINT,
+            );
+        }
+        if copy.format == "binary" {
+            return refuse(
+                "0A000",
+                "COPY in binary format of a table with masked columns is not supported",
+                "Use text or csv format, or SELECT.",
+            );
+        }
+        let byte = |text: Option<&str>, default: u8| match text.map(str::as_bytes) {
+            None => Some(default),
+            Some([b]) => Some(*b),
+            Some(_) => None,
+        };
+        let csv = copy.format == "csv";
+        let quote = byte(copy.quote, b'"');
+        let options = (
+            byte(copy.delimiter, if csv { b',' } else { b'\t' }),
+            quote,
+            byte(copy.escape, quote.unwrap_or(b'"')),
+            copy.header,
+        );
+        let (Some(delimiter), Some(quote), Some(escape), Some(header)) = options else {
+            return refuse("0A000", "COPY with these options is not supported for masked columns", HINT);
+        };
+        if !matches!(copy.format, "text" | "csv") || copy.encoding {
+            return refuse("0A000", "COPY with these options is not supported for masked columns", HINT);
+        }
+        let (columns, every) = match cells {
+            CopyCells::Ambiguous => {
+                return refuse(
+                    "42501",
+                    "several tables of this name have different masked columns",
+                    "Write the schema before the table's name.",
+                );
+            }
+            CopyCells::Columns(columns) => (columns, None),
+            CopyCells::Every | CopyCells::Clean => (Vec::new(), Some(Cell::redact(TEXT))),
+        };
+        decision.copies.push(CopyPlan::Rows(CopyRows {
+            csv,
+            delimiter,
+            quote,
+            escape,
+            null: copy.null.unwrap_or(if csv { "" } else { "\\N" }).as_bytes().to_vec(),
+            header,
+            columns,
+            every,
+        }));
+    }
+
+    fn copy_cells(&self, name: Name<'_>, columns: &[&str]) -> CopyCells {
+        let mut shapes: Vec<Vec<Option<Cell>>> = Vec::new();
+        for table in self.bound.index.candidates(&self.catalog, name) {
+            match lineage::system(&table.schema, &table.name) {
+                Some(true) => {
+                    shapes.push(Vec::new());
+                    continue;
+                }
+                Some(false) => return CopyCells::Every,
+                None => {}
+            }
+            let taint = self.bound.taints.get(&table.oid);
+            if taint.is_some_and(|t| t.whole) || !matches!(table.kind, 'r' | 'p' | 'v' | 'm' | 'S') {
+                return CopyCells::Every;
+            }
+            let cell = |number: i16, type_oid: u32| {
+                let hidden = taint.is_some_and(|t| t.columns.values().any(|n| *n == number));
+                hidden.then(|| self.cell(table.oid, number, type_oid, Format::Text))
+            };
+            shapes.push(if columns.is_empty() {
+                table
+                    .columns
+                    .iter()
+                    .filter(|c| c.generated.is_none())
+                    .map(|c| cell(c.number, c.type_oid))
+                    .collect()
+            } else {
+                let find = |name: &&str| table.columns.iter().find(|c| c.name == **name);
+                columns
+                    .iter()
+                    .map(|n| find(n).map_or(Some(Cell::redact(TEXT)), |c| cell(c.number, c.type_oid)))
+                    .collect()
+            });
+        }
+        let plain = |shape: &Vec<Option<Cell>>| shape.iter().all(Option::is_none);
+        match shapes.split_first() {
+            None if name.schema.is_none_or(|s| s == "pg_catalog")
+                && listed(known::SYSTEM_RELATIONS, name.name) =>
+            {
+                CopyCells::Clean
+            }
+            None => CopyCells::Every,
+            Some(_) if shapes.iter().all(plain) => CopyCells::Clean,
+            Some((first, rest)) if rest.iter().all(|s| s == first) => CopyCells::Columns(first.clone()),
+            Some(_) => CopyCells::Ambiguous,
+        }
+    }
+
+    /// The mask of a tainted column: a rule's own, or full redaction where it only follows from one.
+    fn cell(&self, oid: u32, number: i16, type_oid: u32, format: Format) -> Cell {
+        match self.bound.masks.get(&(oid, number)).and_then(|i| self.scope.mask(*i)) {
+            Some(mask) => Cell::new(mask, self.scope.key.as_ref(), type_oid, format),
+            None => Cell::redact(type_oid),
+        }
+    }
+
+    /// The first statement of `facts` a block rule speaks of.
+    fn matches<'f, 'a>(
+        &self,
+        index: usize,
+        rule: &BlockRule,
+        facts: &'f Facts<'a>,
+    ) -> Option<(Option<&'f Act<'a>>, Option<Name<'a>>)> {
+        let reach = self.bound.reach.get(index);
+        let named = |name: &Name<'a>| {
+            rule.tables.iter().any(|p| p.matches(name.schema, name.name))
+                || reach.is_some_and(|r| {
+                    !r.is_empty()
+                        && self.bound.index.candidates(&self.catalog, *name).any(|t| r.contains(&t.oid))
+                })
+        };
+        if !rule.functions.is_empty()
+            && !rule.functions.iter().any(|f| facts.functions.iter().any(|n| f == n))
+        {
+            return None;
+        }
+        for act in &facts.acts {
+            let class = rule.statements.is_empty() || rule.statements.iter().any(|s| is_class(s, act));
+            if !class || (rule.missing_where && !act.every_row) {
+                continue;
+            }
+            if rule.tables.is_empty() {
+                return Some((Some(act), act.target));
+            }
+            // What SELECT and the like speak of is whatever the text names; DML has one target, unless no class was asked for.
+            let found = match act.target {
+                Some(target) if !rule.statements.is_empty() || rule.missing_where => {
+                    Some(target).filter(named)
+                }
+                _ => facts.names.iter().copied().find(named),
+            };
+            if act.anything || found.is_some() {
+                return Some((Some(act), found));
+            }
+        }
+        None
     }
 
     /// Judges a function-call message: the function's OID is all that is known.
     pub fn function_call(&self, _function: u32) -> Verdict {
-        Verdict::Pass
+        if !self.scope.enforces {
+            return Verdict::Pass;
+        }
+        Verdict::Block(Block {
+            hint: "Call the function with SELECT.".into(),
+            ..built_in(NOT_UNDERSTOOD, "42501", "function calls by number could not be analysed".into())
+        })
     }
 
     /// True when a column's table is newer than the catalogue: load a new one before planning.
-    pub fn unknown_table(&self, _columns: &[Column<'_>]) -> bool {
-        false
+    pub fn unknown_table(&self, columns: &[Column<'_>]) -> bool {
+        self.scope.masks()
+            && columns.iter().any(|c| {
+                c.table >= FIRST_NORMAL_OID && self.bound.index.table(&self.catalog, c.table).is_none()
+            })
     }
 
     /// What to do with each column of a result of a statement that is not [`Decision::clean`].
-    pub fn plan(&self, _columns: &[Column<'_>]) -> Plan {
-        Plan::default()
+    pub fn plan(&self, columns: &[Column<'_>]) -> Plan {
+        self.plan_with(None, columns)
+    }
+
+    /// The same with both witnesses: an expression without origin passes where its own inputs were proved clean.
+    pub fn plan_for(&self, decision: &Decision, columns: &[Column<'_>]) -> Plan {
+        self.plan_with(decision.outputs.as_deref().filter(|o| o.len() == columns.len()), columns)
+    }
+
+    fn plan_with(&self, outputs: Option<&[bool]>, columns: &[Column<'_>]) -> Plan {
+        if !self.scope.masks() {
+            return Plan { columns: columns.iter().map(|_| None).collect() };
+        }
+        let one = |(i, c): (usize, &Column<'_>)| {
+            if c.table == 0 {
+                let proved = outputs.and_then(|o| o.get(i)).copied().unwrap_or(false);
+                return (!proved).then(|| Cell::redact(c.type_oid));
+            }
+            let unknown = Some(Cell::redact(c.type_oid));
+            let Some(table) = self.bound.index.table(&self.catalog, c.table) else {
+                let fixed = c.table < FIRST_NORMAL_OID && known::SYSTEM_OIDS.binary_search(&c.table).is_ok();
+                return if fixed && c.attribute != 0 { None } else { unknown };
+            };
+            self.column(table, c, unknown)
+        };
+        Plan { columns: columns.iter().enumerate().map(one).collect() }
+    }
+
+    fn column(&self, table: &Table, c: &Column<'_>, unknown: Option<Cell>) -> Option<Cell> {
+        if c.attribute == 0 || (c.attribute > 0 && !table.columns.iter().any(|t| t.number == c.attribute)) {
+            return unknown;
+        }
+        match lineage::system(&table.schema, &table.name) {
+            Some(true) => return None,
+            Some(false) => return unknown,
+            None => {}
+        }
+        if !matches!(table.kind, 'r' | 'p' | 'v' | 'm' | 'S') {
+            return unknown;
+        }
+        match self.bound.taints.get(&table.oid) {
+            None => None,
+            Some(taint) if taint.whole => unknown,
+            Some(taint) if taint.columns.values().any(|n| *n == c.attribute) => {
+                Some(self.cell(table.oid, c.attribute, c.type_oid, c.format))
+            }
+            Some(_) => None,
+        }
     }
 }
+
+enum CopyCells {
+    Clean,
+    Columns(Vec<Option<Cell>>),
+    Every,
+    Ambiguous,
+}
+
+/// `drop`, or `drop-table`; `analyze` is VACUUM's sister and `revoke` GRANT's, but each has its own word.
+fn is_class(word: &str, act: &Act<'_>) -> bool {
+    word == act.class
+        || (!act.object.is_empty()
+            && word
+                .strip_prefix(act.class)
+                .and_then(|rest| rest.strip_prefix('-'))
+                .is_some_and(|object| object == act.object))
+}
+
+fn refusal(rule: &Compiled, block: &BlockRule, act: Option<&Act<'_>>, name: Option<Name<'_>>) -> Block {
+    let what = act.map(|a| {
+        if a.object.is_empty() {
+            a.class.to_uppercase()
+        } else {
+            format!("{} {}", a.class, a.object).to_uppercase()
+        }
+    });
+    Block {
+        rule: rule.name.clone(),
+        place: rule.place.clone(),
+        message: block.message.clone(),
+        sqlstate: "42501",
+        schema: name.and_then(|n| n.schema).map(str::to_owned),
+        table: name.map(|n| n.name.to_owned()),
+        column: None,
+        hint: match what {
+            Some(what) => {
+                format!("{what} is blocked for you on this connection; ask its owner when you need it.")
+            }
+            None => "Ask the owner of this connection when you need it.".into(),
+        },
+    }
+}
+
+/// Procedural code and text run as SQL: no class of theirs says what they do.
+fn code(facts: &Facts<'_>) -> Option<Block> {
+    let defines = facts.acts.iter().find(|a| {
+        a.class == "do"
+            || (a.class == "create"
+                && matches!(a.object, "function" | "procedure" | "language" | "aggregate"))
+    });
+    if let Some(act) = defines {
+        let what = if act.object.is_empty() {
+            act.class.to_uppercase()
+        } else {
+            format!("CREATE {}", act.object.to_uppercase())
+        };
+        return Some(built_in(
+            CODE_NOT_ANALYSED,
+            "42501",
+            format!("{what} holds code that could not be analysed"),
+        ));
+    }
+    let runner = facts.functions.iter().find(|f| listed(known::TEXT_RUNNERS, f))?;
+    Some(built_in(
+        CODE_NOT_ANALYSED,
+        "42501",
+        format!("{runner}() runs text or reaches files that could not be analysed"),
+    ))
+}
+
+/// The name of a setting whose effect nobody listed.
+fn unlisted_setting<'a>(facts: &Facts<'a>) -> Option<&'a str> {
+    facts
+        .settings
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(facts.set_config.iter().flatten().map(|(name, _)| *name))
+        .find(|name| {
+            let lower = name.to_ascii_lowercase();
+            match lower.split_once('.') {
+                Some((owner, _)) => known::SETTING_OWNERS.contains(&owner),
+                None => {
+                    !listed(known::SETTINGS, &lower)
+                        && !known::LEXICAL_SETTINGS.iter().any(|(n, _)| *n == lower)
+                }
+            }
+        })
+}
+
+const NOT_UNDERSTOOD: &str = "not-understood";
+const MASKED_DATA_COPIED: &str = "masked-data-copied";
+const CODE_NOT_ANALYSED: &str = "code-not-analysed";
+const HINT: &str = "Leave masked columns out of the statement, or ask the owner of this connection.";
+
+fn not_while_masked(why: &str) -> String {
+    format!("not allowed while columns are masked for you: {why}")
+}
+
+fn built_in(rule: &str, sqlstate: &'static str, message: String) -> Block {
+    Block {
+        rule: rule.to_owned(),
+        place: String::new(),
+        message,
+        sqlstate,
+        schema: None,
+        table: None,
+        column: None,
+        hint: HINT.to_owned(),
+    }
+}
+
+/// `FirstNormalObjectId` (transam.h): what users create starts here.
+const FIRST_NORMAL_OID: u32 = 16_384;
+const TEXT: u32 = 25;

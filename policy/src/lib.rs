@@ -7,6 +7,7 @@ pub mod judge;
 pub mod mask;
 pub mod plan;
 pub mod rule;
+pub mod sql;
 pub mod subject;
 pub mod verdict;
 
@@ -14,6 +15,6 @@ pub use catalog::Catalog;
 pub use facts::{Column, Format};
 pub use judge::{Decision, Judge};
 pub use plan::{CopyPlan, Plan};
-pub use rule::{Policy, Scope};
+pub use rule::{Policy, Scope, compile};
 pub use subject::Subject;
 pub use verdict::{Block, Pass, Verdict};

@@ -1,0 +1,608 @@
+//! What a statement is and does: its classes at every depth, what it names, whom it writes to, COPY's details, settings.
+//!
+//! Not a proof about data (that is [`super::lineage`]). Invariant: a statement node the grammar can produce has a class; a walk
+//! that meets anything else says so and the text is refused. The walk is a loop; nothing here recurses with the input.
+
+use pg_raw_parse::{Node, nodes};
+
+use super::children::{Unknown, children};
+
+/// A relation as it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Name<'a> {
+    pub schema: Option<&'a str>,
+    pub name: &'a str,
+}
+
+/// One statement, at any depth.
+#[derive(Debug)]
+pub(crate) struct Act<'a> {
+    /// `drop`
+    pub class: &'static str,
+    /// `table`: together `drop-table`.
+    pub object: &'static str,
+    /// The one table a DML statement writes to; for the others every relation the text names counts.
+    pub target: Option<Name<'a>>,
+    /// UPDATE or DELETE that says nothing about which rows.
+    pub every_row: bool,
+    /// It reaches tables it does not name (DROP SCHEMA, DROP OWNED, … CASCADE).
+    pub anything: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Copy<'a> {
+    pub relation: Option<Name<'a>>,
+    pub query: bool,
+    pub columns: Vec<&'a str>,
+    pub is_from: bool,
+    /// To or from a server file or program; `None`: the wire.
+    pub program: bool,
+    pub file: Option<&'a str>,
+    pub format: &'a str,
+    pub delimiter: Option<&'a str>,
+    pub null: Option<&'a str>,
+    pub quote: Option<&'a str>,
+    pub escape: Option<&'a str>,
+    /// `None`: written in a way we do not read.
+    pub header: Option<bool>,
+    pub encoding: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Facts<'a> {
+    pub acts: Vec<Act<'a>>,
+    /// Every relation named anywhere, CTE names among them.
+    pub names: Vec<Name<'a>>,
+    /// Last part of every function name called.
+    pub functions: Vec<&'a str>,
+    /// `SET name = value` (the value when it is one constant), RESET without one.
+    pub settings: Vec<(&'a str, Option<Vec<&'a str>>)>,
+    /// `set_config(name, value, …)` with constants, else `None`.
+    pub set_config: Vec<Option<(&'a str, &'a str)>>,
+    pub copies: Vec<Copy<'a>>,
+    pub ddl: bool,
+    pub writes: bool,
+    /// Ends a transaction: deferred constraints speak here.
+    pub commits: bool,
+}
+
+/// Reads one top-level statement.
+pub(crate) fn read(statement: Node<'_>) -> Result<Facts<'_>, Unknown> {
+    let mut facts = Facts::default();
+    let mut stack = vec![statement];
+    while let Some(node) = stack.pop() {
+        if let Some(act) = act(node) {
+            facts.ddl |= changes_catalogue(act.class);
+            facts.writes |= writes(act.class);
+            facts.acts.push(act);
+        }
+        match node {
+            Node::RangeVar(r) => facts.names.push(name(r)),
+            Node::FuncCall(f) => function(f, &mut facts),
+            Node::VariableSetStmt(s) => setting(s, &mut facts),
+            Node::CopyStmt(c) => facts.copies.push(copy(c)),
+            Node::TransactionStmt(t) => {
+                use nodes::TransactionStmtKind as Kind;
+                facts.commits |= !matches!(
+                    t.kind,
+                    Kind::TRANS_STMT_BEGIN
+                        | Kind::TRANS_STMT_START
+                        | Kind::TRANS_STMT_ROLLBACK
+                        | Kind::TRANS_STMT_ROLLBACK_TO
+                );
+            }
+            Node::ConstraintsSetStmt(_) => facts.commits = true,
+            Node::DropStmt(d) => facts.names.extend(d.objects().iter().filter_map(|o| dropped(d, o))),
+            Node::CommentStmt(c) => facts.names.extend(listed(c.object())),
+            Node::SecLabelStmt(c) => facts.names.extend(listed(c.object())),
+            Node::GrantStmt(g) if relations_granted(g) => facts.names.extend(g.objects().iter().map(name)),
+            Node::SelectStmt(s) if s.into_clause().is_some() => {
+                facts.ddl = true;
+                facts.writes = true;
+            }
+            _ => {}
+        }
+        children(node, &mut stack)?;
+    }
+    Ok(facts)
+}
+
+pub(crate) fn name(r: &nodes::RangeVar) -> Name<'_> {
+    Name { schema: r.schemaname(), name: r.relname().unwrap_or_default() }
+}
+
+fn relations_granted(g: &nodes::GrantStmt) -> bool {
+    g.targtype == nodes::GrantTargetType::ACL_TARGET_OBJECT
+        && matches!(g.objtype, nodes::ObjectType::OBJECT_TABLE | nodes::ObjectType::OBJECT_SEQUENCE)
+}
+
+/// `[schema,] name` written as a list of strings, for what DROP and COMMENT name.
+fn listed(object: Node<'_>) -> Option<Name<'_>> {
+    let parts = object.as_node_list()?;
+    let part = |back: usize| parts.len().checked_sub(back).and_then(|i| parts.get(i)).and_then(Node::as_str);
+    Some(Name { schema: part(2), name: part(1)? })
+}
+
+fn dropped<'a>(drop: &nodes::DropStmt, object: Node<'a>) -> Option<Name<'a>> {
+    use nodes::ObjectType as T;
+    match drop.remove_type {
+        T::OBJECT_TABLE
+        | T::OBJECT_VIEW
+        | T::OBJECT_MATVIEW
+        | T::OBJECT_FOREIGN_TABLE
+        | T::OBJECT_SEQUENCE
+        | T::OBJECT_INDEX => listed(object),
+        // The last part is the trigger's, rule's or policy's own name.
+        T::OBJECT_TRIGGER | T::OBJECT_RULE | T::OBJECT_POLICY => {
+            let parts = object.as_node_list()?;
+            let part =
+                |back: usize| parts.len().checked_sub(back).and_then(|i| parts.get(i)).and_then(Node::as_str);
+            Some(Name { schema: part(3), name: part(2)? })
+        }
+        _ => None,
+    }
+}
+
+fn writes(class: &str) -> bool {
+    matches!(class, "insert" | "update" | "delete" | "merge" | "truncate")
+}
+
+fn changes_catalogue(class: &str) -> bool {
+    matches!(class, "create" | "alter" | "drop" | "do" | "call" | "execute" | "import" | "reassign")
+}
+
+fn function<'a>(call: &'a nodes::FuncCall, facts: &mut Facts<'a>) {
+    let parts = call.funcname();
+    let Some(last) = parts.len().checked_sub(1).and_then(|i| parts.get(i)).and_then(Node::as_str) else {
+        return;
+    };
+    facts.functions.push(last);
+    if last == "set_config" {
+        let text = |i: usize| match call.args().get(i) {
+            Some(Node::A_Const(c)) => string(c),
+            _ => None,
+        };
+        facts.set_config.push(text(0).zip(text(1)));
+    }
+}
+
+fn string(c: &nodes::A_Const) -> Option<&str> {
+    match c.val() {
+        Some(pg_raw_parse::ConstValue::String(s)) => Some(s),
+        _ => None,
+    }
+}
+
+fn setting<'a>(set: &'a nodes::VariableSetStmt, facts: &mut Facts<'a>) {
+    use nodes::VariableSetKind as Kind;
+    let values = || {
+        set.args()
+            .iter()
+            .map(|arg| match arg {
+                Node::A_Const(c) => string(c).or(Some("")),
+                _ => None,
+            })
+            .collect::<Option<Vec<_>>>()
+    };
+    match set.kind {
+        Kind::VAR_SET_VALUE => facts.settings.push((set.name().unwrap_or_default(), values())),
+        // SET TRANSACTION …, and the isolation level of a session.
+        Kind::VAR_SET_MULTI => facts.settings.push(("transaction", None)),
+        // Back to what the session began with, which the start-up packet's allow-list has seen.
+        _ => {}
+    }
+}
+
+fn copy(c: &nodes::CopyStmt) -> Copy<'_> {
+    let mut copy = Copy {
+        relation: c.relation().map(name),
+        query: !matches!(c.query(), Node::None),
+        columns: c.attlist().iter().filter_map(Node::as_str).collect(),
+        is_from: c.is_from,
+        program: c.is_program,
+        file: c.filename(),
+        format: "text",
+        delimiter: None,
+        null: None,
+        quote: None,
+        escape: None,
+        header: Some(false),
+        encoding: false,
+    };
+    for option in c.options() {
+        let text = option.arg().as_str();
+        match option.defname().unwrap_or_default() {
+            "format" => copy.format = text.unwrap_or("?"),
+            "delimiter" => copy.delimiter = text,
+            "null" => copy.null = text,
+            "quote" => copy.quote = text,
+            "escape" => copy.escape = text,
+            "encoding" => copy.encoding = true,
+            "header" => {
+                copy.header = match option.arg() {
+                    Node::None => Some(true),
+                    Node::Boolean(b) => Some(b.boolval),
+                    Node::Integer(i) => match i.ival {
+                        0 => Some(false),
+                        1 => Some(true),
+                        _ => None,
+                    },
+                    Node::String(_) => match text.unwrap_or_default().to_ascii_lowercase().as_str() {
+                        "true" | "on" => Some(true),
+                        "false" | "off" => Some(false),
+                        _ => None,
+                    },
+                    _ => None,
+                }
+            }
+            _ => {}
+        }
+    }
+    copy
+}
+
+/// The class of a statement node; `None` for everything that is not a statement.
+pub(crate) fn act(node: Node<'_>) -> Option<Act<'_>> {
+    let plain = |class, object| Some(Act { class, object, target: None, every_row: false, anything: false });
+    let wide = |class, object| Some(Act { class, object, target: None, every_row: false, anything: true });
+    match node {
+        Node::SelectStmt(_) => plain("select", ""),
+        Node::InsertStmt(s) => dml("insert", s.relation(), false),
+        Node::UpdateStmt(s) => dml("update", s.relation(), every_row(s.where_clause())),
+        Node::DeleteStmt(s) => dml("delete", s.relation(), every_row(s.where_clause())),
+        Node::MergeStmt(s) => dml("merge", s.relation(), false),
+        Node::TruncateStmt(_) => plain("truncate", ""),
+        Node::CopyStmt(c) => plain(
+            "copy",
+            match (c.is_program, c.filename().is_some(), c.is_from) {
+                (true, _, _) => "program",
+                (false, true, _) => "file",
+                (false, false, true) => "from",
+                (false, false, false) => "to",
+            },
+        ),
+        Node::DropStmt(d) => {
+            use nodes::ObjectType as T;
+            let relation = matches!(
+                d.remove_type,
+                T::OBJECT_TABLE
+                    | T::OBJECT_VIEW
+                    | T::OBJECT_MATVIEW
+                    | T::OBJECT_FOREIGN_TABLE
+                    | T::OBJECT_SEQUENCE
+                    | T::OBJECT_INDEX
+            );
+            let far = d.remove_type == T::OBJECT_SCHEMA
+                || (!relation && d.behavior == nodes::DropBehavior::DROP_CASCADE)
+                || d.remove_type == T::OBJECT_EXTENSION;
+            if far { wide("drop", object(d.remove_type)) } else { plain("drop", object(d.remove_type)) }
+        }
+        Node::DropTableSpaceStmt(_) => plain("drop", "tablespace"),
+        Node::DropUserMappingStmt(_) => plain("drop", "user-mapping"),
+        Node::DropRoleStmt(_) => plain("drop", "role"),
+        Node::DropdbStmt(_) => wide("drop", "database"),
+        Node::DropOwnedStmt(_) => wide("drop", "owned"),
+        Node::DropSubscriptionStmt(_) => plain("drop", "subscription"),
+
+        Node::CreateStmt(_) => plain("create", "table"),
+        Node::CreateTableAsStmt(_) => plain("create", "table-as"),
+        Node::CreateSchemaStmt(_) => plain("create", "schema"),
+        Node::CreateTableSpaceStmt(_) => plain("create", "tablespace"),
+        Node::CreateExtensionStmt(_) => plain("create", "extension"),
+        Node::CreateFdwStmt(_) => plain("create", "foreign-data-wrapper"),
+        Node::CreateForeignServerStmt(_) => plain("create", "server"),
+        Node::CreateUserMappingStmt(_) => plain("create", "user-mapping"),
+        Node::CreatePolicyStmt(_) => plain("create", "policy"),
+        Node::CreateAmStmt(_) => plain("create", "access-method"),
+        Node::CreateTrigStmt(_) => plain("create", "trigger"),
+        Node::CreateEventTrigStmt(_) => plain("create", "event-trigger"),
+        Node::CreatePLangStmt(_) => plain("create", "language"),
+        Node::CreateRoleStmt(_) => plain("create", "role"),
+        Node::CreateSeqStmt(_) => plain("create", "sequence"),
+        Node::DefineStmt(d) => plain("create", object(d.kind)),
+        Node::CreateDomainStmt(_) => plain("create", "domain"),
+        Node::CreateOpClassStmt(_) => plain("create", "operator-class"),
+        Node::CreateOpFamilyStmt(_) => plain("create", "operator-family"),
+        Node::IndexStmt(_) => plain("create", "index"),
+        Node::CreateStatsStmt(_) => wide("create", "statistics"),
+        Node::CreateFunctionStmt(f) => plain("create", if f.is_procedure { "procedure" } else { "function" }),
+        Node::RuleStmt(_) => plain("create", "rule"),
+        Node::CompositeTypeStmt(_) => plain("create", "type"),
+        Node::CreateEnumStmt(_) => plain("create", "type"),
+        Node::CreateRangeStmt(_) => plain("create", "type"),
+        Node::ViewStmt(_) => plain("create", "view"),
+        Node::CreatedbStmt(_) => plain("create", "database"),
+        Node::CreateConversionStmt(_) => plain("create", "conversion"),
+        Node::CreateCastStmt(_) => plain("create", "cast"),
+        Node::CreateTransformStmt(_) => plain("create", "transform"),
+        Node::CreatePublicationStmt(p) => {
+            if p.for_all_tables {
+                wide("create", "publication")
+            } else {
+                plain("create", "publication")
+            }
+        }
+        Node::CreateSubscriptionStmt(_) => plain("create", "subscription"),
+        Node::ImportForeignSchemaStmt(_) => plain("import", "foreign-schema"),
+
+        Node::AlterTableStmt(a) => plain("alter", object(a.objtype)),
+        Node::AlterTableSpaceOptionsStmt(_) => plain("alter", "tablespace"),
+        Node::AlterTableMoveAllStmt(_) => wide("alter", "table"),
+        Node::AlterCollationStmt(_) => plain("alter", "collation"),
+        Node::AlterDomainStmt(_) => plain("alter", "domain"),
+        Node::AlterDefaultPrivilegesStmt(_) => plain("alter", "default-privileges"),
+        Node::AlterExtensionStmt(_) | Node::AlterExtensionContentsStmt(_) => plain("alter", "extension"),
+        Node::AlterFdwStmt(_) => plain("alter", "foreign-data-wrapper"),
+        Node::AlterForeignServerStmt(_) => plain("alter", "server"),
+        Node::AlterUserMappingStmt(_) => plain("alter", "user-mapping"),
+        Node::AlterPolicyStmt(_) => plain("alter", "policy"),
+        Node::AlterEventTrigStmt(_) => plain("alter", "event-trigger"),
+        Node::AlterRoleStmt(_) | Node::AlterRoleSetStmt(_) => plain("alter", "role"),
+        Node::AlterSeqStmt(_) => plain("alter", "sequence"),
+        Node::AlterOpFamilyStmt(_) => plain("alter", "operator-family"),
+        Node::AlterStatsStmt(_) => plain("alter", "statistics"),
+        Node::AlterFunctionStmt(a) => plain("alter", object(a.objtype)),
+        Node::RenameStmt(r) => {
+            let object = object(r.rename_type);
+            if r.rename_type == nodes::ObjectType::OBJECT_SCHEMA {
+                wide("alter", object)
+            } else {
+                plain("alter", object)
+            }
+        }
+        Node::AlterObjectDependsStmt(a) => plain("alter", object(a.object_type)),
+        Node::AlterObjectSchemaStmt(a) => plain("alter", object(a.object_type)),
+        Node::AlterOwnerStmt(a) => plain("alter", object(a.object_type)),
+        Node::AlterOperatorStmt(_) => plain("alter", "operator"),
+        Node::AlterTypeStmt(_) => plain("alter", "type"),
+        Node::AlterEnumStmt(_) => plain("alter", "type"),
+        Node::AlterDatabaseStmt(_)
+        | Node::AlterDatabaseRefreshCollStmt(_)
+        | Node::AlterDatabaseSetStmt(_) => plain("alter", "database"),
+        Node::AlterSystemStmt(_) => plain("alter", "system"),
+        Node::AlterTSDictionaryStmt(_) | Node::AlterTSConfigurationStmt(_) => plain("alter", "text-search"),
+        Node::AlterPublicationStmt(_) => plain("alter", "publication"),
+        Node::AlterSubscriptionStmt(_) => plain("alter", "subscription"),
+        Node::ReassignOwnedStmt(_) => wide("reassign", "owned"),
+
+        Node::GrantStmt(g) => {
+            let class = if g.is_grant { "grant" } else { "revoke" };
+            if relations_granted(g) {
+                plain(class, object(g.objtype))
+            } else {
+                wide(class, object(g.objtype))
+            }
+        }
+        Node::GrantRoleStmt(g) => plain(if g.is_grant { "grant" } else { "revoke" }, "role"),
+        Node::DoStmt(_) => plain("do", ""),
+        Node::CallStmt(_) => plain("call", ""),
+        Node::VariableSetStmt(_) => plain("set", ""),
+        Node::VariableShowStmt(_) => plain("show", ""),
+        Node::ExplainStmt(_) => plain("explain", ""),
+        Node::ListenStmt(_) => plain("listen", ""),
+        Node::UnlistenStmt(_) => plain("unlisten", ""),
+        Node::NotifyStmt(_) => plain("notify", ""),
+        Node::PrepareStmt(_) => plain("prepare", ""),
+        Node::ExecuteStmt(_) => plain("execute", ""),
+        Node::DeallocateStmt(_) => plain("deallocate", ""),
+        Node::DeclareCursorStmt(_) => plain("declare", ""),
+        Node::FetchStmt(f) => plain(if f.ismove { "move" } else { "fetch" }, ""),
+        Node::ClosePortalStmt(_) => plain("close", ""),
+        Node::TransactionStmt(_) => plain("transaction", ""),
+        Node::ConstraintsSetStmt(_) => plain("set", "constraints"),
+        Node::LockStmt(_) => plain("lock", ""),
+        Node::VacuumStmt(v) => plain(if v.is_vacuumcmd { "vacuum" } else { "analyze" }, ""),
+        Node::ClusterStmt(_) => plain("cluster", ""),
+        Node::ReindexStmt(_) => plain("reindex", ""),
+        Node::RefreshMatViewStmt(_) => plain("refresh", ""),
+        Node::CheckPointStmt(_) => plain("checkpoint", ""),
+        Node::DiscardStmt(_) => plain("discard", ""),
+        Node::LoadStmt(_) => plain("load", ""),
+        Node::CommentStmt(_) => plain("comment", ""),
+        Node::SecLabelStmt(_) => plain("security-label", ""),
+        _ => None,
+    }
+}
+
+fn dml<'a>(class: &'static str, target: Option<&'a nodes::RangeVar>, every_row: bool) -> Option<Act<'a>> {
+    Some(Act { class, object: "", target: target.map(name), every_row, anything: false })
+}
+
+/// Every word a rule may write in `on.statements`, besides `class-object`.
+pub(crate) const CLASSES: &[&str] = &[
+    "alter",
+    "analyze",
+    "call",
+    "checkpoint",
+    "close",
+    "cluster",
+    "comment",
+    "copy",
+    "create",
+    "deallocate",
+    "declare",
+    "delete",
+    "discard",
+    "do",
+    "drop",
+    "execute",
+    "explain",
+    "fetch",
+    "grant",
+    "import",
+    "insert",
+    "listen",
+    "load",
+    "lock",
+    "merge",
+    "move",
+    "notify",
+    "prepare",
+    "reassign",
+    "refresh",
+    "reindex",
+    "revoke",
+    "security-label",
+    "select",
+    "set",
+    "show",
+    "transaction",
+    "truncate",
+    "unlisten",
+    "update",
+    "vacuum",
+];
+
+/// Every second word, for `create-function`, `drop-table`, `copy-program`, `alter-system`, …
+pub(crate) const OBJECTS: &[&str] = &[
+    "access-method",
+    "aggregate",
+    "cast",
+    "collation",
+    "column",
+    "constraint",
+    "constraints",
+    "conversion",
+    "database",
+    "default-privileges",
+    "domain",
+    "event-trigger",
+    "extension",
+    "file",
+    "foreign-data-wrapper",
+    "foreign-schema",
+    "foreign-table",
+    "from",
+    "function",
+    "index",
+    "language",
+    "large-object",
+    "materialized-view",
+    "operator",
+    "operator-class",
+    "operator-family",
+    "owned",
+    "policy",
+    "procedure",
+    "program",
+    "publication",
+    "role",
+    "routine",
+    "rule",
+    "schema",
+    "sequence",
+    "server",
+    "statistics",
+    "subscription",
+    "system",
+    "table",
+    "table-as",
+    "tablespace",
+    "text-search",
+    "to",
+    "transform",
+    "trigger",
+    "type",
+    "user-mapping",
+    "view",
+    "parameter",
+];
+
+fn object(kind: nodes::ObjectType::Type) -> &'static str {
+    use nodes::ObjectType as T;
+    match kind {
+        T::OBJECT_ACCESS_METHOD => "access-method",
+        T::OBJECT_AGGREGATE => "aggregate",
+        T::OBJECT_CAST => "cast",
+        T::OBJECT_COLLATION => "collation",
+        T::OBJECT_COLUMN | T::OBJECT_ATTRIBUTE | T::OBJECT_DEFAULT => "column",
+        T::OBJECT_CONVERSION => "conversion",
+        T::OBJECT_DATABASE => "database",
+        T::OBJECT_DEFACL => "default-privileges",
+        T::OBJECT_DOMAIN => "domain",
+        T::OBJECT_DOMCONSTRAINT | T::OBJECT_TABCONSTRAINT => "constraint",
+        T::OBJECT_EVENT_TRIGGER => "event-trigger",
+        T::OBJECT_EXTENSION => "extension",
+        T::OBJECT_FDW => "foreign-data-wrapper",
+        T::OBJECT_FOREIGN_SERVER => "server",
+        T::OBJECT_FOREIGN_TABLE => "foreign-table",
+        T::OBJECT_FUNCTION => "function",
+        T::OBJECT_INDEX => "index",
+        T::OBJECT_LANGUAGE => "language",
+        T::OBJECT_LARGEOBJECT => "large-object",
+        T::OBJECT_MATVIEW => "materialized-view",
+        T::OBJECT_OPCLASS => "operator-class",
+        T::OBJECT_OPERATOR => "operator",
+        T::OBJECT_OPFAMILY | T::OBJECT_AMOP | T::OBJECT_AMPROC => "operator-family",
+        T::OBJECT_PARAMETER_ACL => "parameter",
+        T::OBJECT_POLICY => "policy",
+        T::OBJECT_PROCEDURE => "procedure",
+        T::OBJECT_PUBLICATION | T::OBJECT_PUBLICATION_NAMESPACE | T::OBJECT_PUBLICATION_REL => "publication",
+        T::OBJECT_ROLE => "role",
+        T::OBJECT_ROUTINE => "routine",
+        T::OBJECT_RULE => "rule",
+        T::OBJECT_SCHEMA => "schema",
+        T::OBJECT_SEQUENCE => "sequence",
+        T::OBJECT_SUBSCRIPTION => "subscription",
+        T::OBJECT_STATISTIC_EXT => "statistics",
+        T::OBJECT_TABLE => "table",
+        T::OBJECT_TABLESPACE => "tablespace",
+        T::OBJECT_TRANSFORM => "transform",
+        T::OBJECT_TRIGGER => "trigger",
+        T::OBJECT_TSCONFIGURATION | T::OBJECT_TSDICTIONARY | T::OBJECT_TSPARSER | T::OBJECT_TSTEMPLATE => {
+            "text-search"
+        }
+        T::OBJECT_TYPE => "type",
+        T::OBJECT_USER_MAPPING => "user-mapping",
+        T::OBJECT_VIEW => "view",
+        _ => "",
+    }
+}
+
+/// True when a WHERE leaves no row out as far as its form tells: none, a condition that looks at no column, `a = a`, or one of
+/// these beside OR.
+fn every_row(condition: Node<'_>) -> bool {
+    fn trivial(node: Node<'_>, depth: usize) -> bool {
+        if depth == 0 {
+            return true;
+        }
+        match node {
+            Node::None => true,
+            Node::BoolExpr(b) => match b.boolop {
+                nodes::BoolExprType::AND_EXPR => b.args().iter().all(|a| trivial(a, depth - 1)),
+                nodes::BoolExprType::OR_EXPR => b.args().iter().any(|a| trivial(a, depth - 1)),
+                _ => looks_at_nothing(node),
+            },
+            Node::A_Expr(e) => match (e.lexpr(), e.rexpr()) {
+                (Node::ColumnRef(a), Node::ColumnRef(b)) => same(a, b) && !operator_excludes(e),
+                _ => looks_at_nothing(node),
+            },
+            // `WHERE CURRENT OF c` is one row.
+            Node::CurrentOfExpr(_) => false,
+            _ => looks_at_nothing(node),
+        }
+    }
+    fn operator_excludes(e: &nodes::A_Expr) -> bool {
+        matches!(e.name().first().and_then(Node::as_str), Some("<>" | "!=" | "<" | ">"))
+    }
+    fn same(a: &nodes::ColumnRef, b: &nodes::ColumnRef) -> bool {
+        a.fields().len() == b.fields().len()
+            && a.fields()
+                .iter()
+                .zip(b.fields().iter())
+                .all(|(x, y)| x.as_str().is_some() && x.as_str() == y.as_str())
+    }
+    fn looks_at_nothing(node: Node<'_>) -> bool {
+        let mut stack = vec![node];
+        while let Some(node) = stack.pop() {
+            if matches!(node, Node::ColumnRef(_) | Node::SubLink(_) | Node::CurrentOfExpr(_)) {
+                return false;
+            }
+            if children(node, &mut stack).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+    trivial(condition, 32)
+}

@@ -1,0 +1,273 @@
+//! What is known of PostgreSQL itself: which built-in functions, catalogue relations, types and settings cannot carry a user's data.
+//!
+//! Not configuration, and not a list of dangerous things: everything here is *allowed*, whatever is absent is not proved.
+//! Invariant: nothing listed in [`PURE_FUNCTIONS`] reads a table, runs text as SQL, or reads a server file; nothing listed in
+//! [`SYSTEM_RELATIONS`] holds values, statement texts or secrets of users. Every list is sorted (a test holds it).
+//! Source: pg_proc.dat, system_views.sql and guc_tables.c of PostgreSQL 13–18.
+
+/// `name` is in a sorted list.
+pub(crate) fn listed(list: &[&str], name: &str) -> bool {
+    list.binary_search(&name).is_ok()
+}
+
+/// Built-ins whose result derives from their arguments, the clock, the session or the system catalogue only.
+#[rustfmt::skip]
+pub(crate) const PURE_FUNCTIONS: &[&str] = &[
+    "abbrev", "abs", "acldefault", "aclexplode", "acos", "acosd", "acosh", "age", "amvalidate", "any_value", "area",
+    "array_agg", "array_append", "array_cat", "array_dims", "array_fill", "array_length", "array_lower", "array_ndims",
+    "array_position", "array_positions", "array_prepend", "array_remove", "array_replace", "array_reverse", "array_sample",
+    "array_shuffle", "array_sort", "array_to_json", "array_to_string", "array_to_tsvector", "array_upper", "ascii", "asin",
+    "asind", "asinh", "atan", "atan2", "atan2d", "atand", "atanh", "avg", "bit_and", "bit_count", "bit_length", "bit_or",
+    "bit_xor", "bool", "bool_and", "bool_or", "bound_box", "box", "bpchar", "btrim", "cardinality", "casefold", "cbrt", "ceil",
+    "ceiling", "center", "char", "char_length", "character_length", "chr", "circle", "clock_timestamp", "col_description",
+    "concat", "concat_ws", "convert", "convert_from", "convert_to", "corr", "cos", "cosd", "cosh", "cot", "cotd", "count",
+    "covar_pop", "covar_samp", "crc32", "crc32c", "cume_dist", "current_catalog", "current_database", "current_date",
+    "current_role", "current_schema", "current_schemas", "current_setting", "current_time", "current_timestamp", "current_user",
+    "date", "date_add", "date_bin", "date_part", "date_subtract", "date_trunc", "datemultirange", "daterange", "decode",
+    "degrees", "dense_rank", "diagonal", "diameter", "div", "encode", "enum_first", "enum_last", "enum_range", "erf", "erfc",
+    "every", "exp", "extract", "factorial", "family", "first_value", "float4", "float8", "floor", "format", "format_type",
+    "gamma", "gcd", "gen_random_uuid", "generate_series", "generate_subscripts", "get_bit", "get_byte", "get_current_ts_config",
+    "getdatabaseencoding", "getpgusername", "greatest", "grouping", "has_any_column_privilege", "has_column_privilege",
+    "has_database_privilege", "has_foreign_data_wrapper_privilege", "has_function_privilege", "has_language_privilege",
+    "has_parameter_privilege", "has_schema_privilege", "has_sequence_privilege", "has_server_privilege", "has_table_privilege",
+    "has_tablespace_privilege", "has_type_privilege", "hashtext", "height", "host", "hostmask", "icu_unicode_version",
+    "inet_client_addr", "inet_client_port", "inet_merge", "inet_same_family", "inet_server_addr", "inet_server_port", "initcap",
+    "int2", "int4", "int4multirange", "int4range", "int8", "int8multirange", "int8range", "interval", "isclosed", "isempty",
+    "isfinite", "isopen", "json_agg", "json_agg_strict", "json_array_elements", "json_array_elements_text", "json_array_length",
+    "json_build_array", "json_build_object", "json_each", "json_each_text", "json_extract_path", "json_extract_path_text",
+    "json_object", "json_object_agg", "json_object_agg_strict", "json_object_agg_unique", "json_object_agg_unique_strict",
+    "json_object_keys", "json_populate_record", "json_populate_recordset", "json_scalar", "json_serialize", "json_strip_nulls",
+    "json_to_record", "json_to_recordset", "json_to_tsvector", "json_typeof", "jsonb_agg", "jsonb_agg_strict",
+    "jsonb_array_elements", "jsonb_array_elements_text", "jsonb_array_length", "jsonb_build_array", "jsonb_build_object",
+    "jsonb_each", "jsonb_each_text", "jsonb_extract_path", "jsonb_extract_path_text", "jsonb_insert", "jsonb_object",
+    "jsonb_object_agg", "jsonb_object_agg_strict", "jsonb_object_agg_unique", "jsonb_object_agg_unique_strict",
+    "jsonb_object_keys", "jsonb_path_exists", "jsonb_path_exists_tz", "jsonb_path_match", "jsonb_path_match_tz",
+    "jsonb_path_query", "jsonb_path_query_array", "jsonb_path_query_array_tz", "jsonb_path_query_first",
+    "jsonb_path_query_first_tz", "jsonb_path_query_tz", "jsonb_populate_record", "jsonb_populate_recordset", "jsonb_pretty",
+    "jsonb_set", "jsonb_set_lax", "jsonb_strip_nulls", "jsonb_to_record", "jsonb_to_recordset", "jsonb_to_tsvector",
+    "jsonb_typeof", "justify_days", "justify_hours", "justify_interval", "lag", "last_value", "lcm", "lead", "least", "left",
+    "length", "lgamma", "line", "ln", "localtime", "localtimestamp", "log", "log10", "lower", "lower_inc", "lower_inf", "lpad",
+    "lseg", "ltrim", "make_date", "make_interval", "make_time", "make_timestamp", "make_timestamptz", "makeaclitem", "masklen",
+    "max", "md5", "min", "min_scale", "mod", "mode", "multirange", "mxid_age", "name", "netmask", "network", "normalize", "now",
+    "npoints", "nth_value", "ntile", "nullif", "num_nonnulls", "num_nulls", "numeric", "nummultirange", "numnode", "numrange",
+    "obj_description", "octet_length", "overlaps", "overlay", "parse_ident", "path", "pclose", "percent_rank",
+    "percentile_cont", "percentile_disc", "pg_backend_pid", "pg_blocking_pids", "pg_char_to_encoding", "pg_client_encoding",
+    "pg_collation_actual_version", "pg_collation_for", "pg_collation_is_visible", "pg_column_compression",
+    "pg_column_is_updatable", "pg_conf_load_time", "pg_conversion_is_visible", "pg_current_snapshot",
+    "pg_current_wal_insert_lsn", "pg_current_wal_lsn", "pg_current_xact_id", "pg_current_xact_id_if_assigned",
+    "pg_database_collation_actual_version", "pg_database_size", "pg_describe_object", "pg_encoding_max_length",
+    "pg_encoding_to_char", "pg_function_is_visible", "pg_get_catalog_foreign_keys", "pg_get_constraintdef", "pg_get_expr",
+    "pg_get_function_arg_default", "pg_get_function_arguments", "pg_get_function_identity_arguments", "pg_get_function_result",
+    "pg_get_function_sqlbody", "pg_get_functiondef", "pg_get_indexdef", "pg_get_keywords", "pg_get_partition_constraintdef",
+    "pg_get_partkeydef", "pg_get_publication_tables", "pg_get_replica_identity_index", "pg_get_ruledef",
+    "pg_get_serial_sequence", "pg_get_statisticsobjdef", "pg_get_statisticsobjdef_columns", "pg_get_triggerdef",
+    "pg_get_userbyid", "pg_get_viewdef", "pg_has_role", "pg_identify_object", "pg_identify_object_as_address",
+    "pg_index_column_has_property", "pg_index_has_property", "pg_indexam_has_property", "pg_indexes_size", "pg_input_is_valid",
+    "pg_is_in_recovery", "pg_is_other_temp_schema", "pg_is_wal_replay_paused", "pg_jit_available", "pg_last_committed_xact",
+    "pg_last_wal_receive_lsn", "pg_last_wal_replay_lsn", "pg_last_xact_replay_timestamp", "pg_my_temp_schema",
+    "pg_opclass_is_visible", "pg_operator_is_visible", "pg_opfamily_is_visible", "pg_options_to_table",
+    "pg_partition_ancestors", "pg_partition_root", "pg_partition_tree", "pg_postmaster_start_time", "pg_relation_filenode",
+    "pg_relation_is_publishable", "pg_relation_is_updatable", "pg_relation_size", "pg_sequence_last_value",
+    "pg_sequence_parameters", "pg_size_bytes", "pg_size_pretty", "pg_snapshot_xmax", "pg_snapshot_xmin",
+    "pg_stat_get_blocks_fetched", "pg_stat_get_blocks_hit", "pg_stat_get_db_numbackends", "pg_stat_get_db_xact_commit",
+    "pg_stat_get_dead_tuples", "pg_stat_get_live_tuples", "pg_stat_get_mod_since_analyze", "pg_stat_get_numscans",
+    "pg_stat_get_tuples_deleted", "pg_stat_get_tuples_fetched", "pg_stat_get_tuples_inserted", "pg_stat_get_tuples_returned",
+    "pg_stat_get_tuples_updated", "pg_statistics_obj_is_visible", "pg_table_is_visible", "pg_table_size",
+    "pg_tablespace_databases", "pg_tablespace_location", "pg_tablespace_size", "pg_total_relation_size", "pg_trigger_depth",
+    "pg_ts_config_is_visible", "pg_ts_dict_is_visible", "pg_ts_parser_is_visible", "pg_ts_template_is_visible",
+    "pg_type_is_visible", "pg_typeof", "pg_visible_in_snapshot", "pg_wal_lsn_diff", "pg_xact_status", "phraseto_tsquery", "pi",
+    "plainto_tsquery", "point", "polygon", "popen", "position", "power", "querytree", "quote_ident", "quote_literal",
+    "quote_nullable", "radians", "radius", "random", "random_normal", "range_agg", "range_intersect_agg", "range_merge", "rank",
+    "regexp_count", "regexp_instr", "regexp_like", "regexp_match", "regexp_matches", "regexp_replace", "regexp_split_to_array",
+    "regexp_split_to_table", "regexp_substr", "regr_avgx", "regr_avgy", "regr_count", "regr_intercept", "regr_r2", "regr_slope",
+    "regr_sxx", "regr_sxy", "regr_syy", "repeat", "replace", "reverse", "right", "round", "row_number", "row_security_active",
+    "row_to_json", "rpad", "rtrim", "scale", "session_user", "set_bit", "set_byte", "set_masklen", "setweight", "sha224",
+    "sha256", "sha384", "sha512", "shobj_description", "sign", "sin", "sind", "sinh", "slope", "split_part", "sqrt",
+    "starts_with", "statement_timestamp", "stddev", "stddev_pop", "stddev_samp", "string_agg", "string_to_array",
+    "string_to_table", "strip", "strpos", "substr", "substring", "sum", "system_user", "tan", "tand", "tanh", "text", "time",
+    "timeofday", "timestamp", "timestamptz", "timetz", "timezone", "to_ascii", "to_bin", "to_char", "to_date", "to_hex",
+    "to_json", "to_jsonb", "to_number", "to_oct", "to_regclass", "to_regcollation", "to_regnamespace", "to_regoper",
+    "to_regoperator", "to_regproc", "to_regprocedure", "to_regrole", "to_regtype", "to_regtypemod", "to_timestamp",
+    "to_tsquery", "to_tsvector", "transaction_timestamp", "translate", "trim", "trim_array", "trim_scale", "trunc", "ts_delete",
+    "ts_filter", "ts_headline", "ts_rank", "ts_rank_cd", "tsmultirange", "tsquery_phrase", "tsrange", "tstzmultirange",
+    "tstzrange", "tsvector_to_array", "txid_current", "txid_current_if_assigned", "txid_current_snapshot", "txid_snapshot_xmax",
+    "txid_snapshot_xmin", "txid_status", "unicode_assigned", "unicode_version", "unistr", "unnest", "upper", "upper_inc",
+    "upper_inf", "uuid_extract_timestamp", "uuid_extract_version", "uuidv4", "uuidv7", "var_pop", "var_samp", "varchar",
+    "variance", "version", "websearch_to_tsquery", "width", "width_bucket", "xml_is_well_formed", "xml_is_well_formed_content",
+    "xml_is_well_formed_document", "xmlagg", "xmlcomment", "xmltext", "xpath", "xpath_exists",
+];
+
+/// Built-ins with an effect outside the statement. Harmless while nothing masked is read by it, a way out when something is.
+#[rustfmt::skip]
+pub(crate) const EFFECT_FUNCTIONS: &[&str] = &[
+    "currval", "lastval", "nextval", "pg_advisory_lock", "pg_advisory_lock_shared", "pg_advisory_unlock",
+    "pg_advisory_unlock_all", "pg_advisory_unlock_shared", "pg_advisory_xact_lock", "pg_advisory_xact_lock_shared",
+    "pg_cancel_backend", "pg_export_snapshot", "pg_listening_channels", "pg_notify", "pg_sleep", "pg_sleep_for",
+    "pg_sleep_until", "pg_stat_clear_snapshot", "pg_terminate_backend", "pg_try_advisory_lock", "pg_try_advisory_lock_shared",
+    "pg_try_advisory_xact_lock", "pg_try_advisory_xact_lock_shared", "set_config", "setseed", "setval",
+];
+
+/// Built-in and widespread extension functions that run text as SQL or reach files and other servers: no statement class seen by
+/// a block rule says what they do.
+#[rustfmt::skip]
+pub(crate) const TEXT_RUNNERS: &[&str] = &[
+    "connectby", "crosstab", "crosstab2", "crosstab3", "crosstab4", "cursor_to_xml", "cursor_to_xmlschema", "database_to_xml",
+    "database_to_xml_and_xmlschema", "database_to_xmlschema", "dblink", "dblink_build_sql_delete", "dblink_connect",
+    "dblink_connect_u", "dblink_exec", "dblink_fetch", "dblink_get_result", "dblink_open", "dblink_send_query", "exec",
+    "lo_creat", "lo_create", "lo_export", "lo_from_bytea", "lo_import", "lo_put", "lo_truncate", "lo_unlink", "lowrite",
+    "normal_rand", "pg_backup_start", "pg_backup_stop", "pg_create_logical_replication_slot",
+    "pg_create_physical_replication_slot", "pg_create_restore_point", "pg_current_logfile", "pg_execute_server_program",
+    "pg_file_read", "pg_file_rename", "pg_file_sync", "pg_file_unlink", "pg_file_write", "pg_logical_emit_message",
+    "pg_logical_slot_get_binary_changes", "pg_logical_slot_get_changes", "pg_logical_slot_peek_binary_changes",
+    "pg_logical_slot_peek_changes", "pg_ls_archive_statusdir", "pg_ls_dir", "pg_ls_logdir", "pg_ls_tmpdir", "pg_ls_waldir",
+    "pg_promote", "pg_read_binary_file", "pg_read_file", "pg_read_server_files", "pg_reload_conf", "pg_rotate_logfile",
+    "pg_start_backup", "pg_stat_file", "pg_stop_backup", "pg_switch_wal", "plpgsql_call_handler", "plpgsql_inline_handler",
+    "query_to_xml", "query_to_xml_and_xmlschema", "query_to_xmlschema", "run_sql", "schema_to_xml",
+    "schema_to_xml_and_xmlschema", "schema_to_xmlschema", "table_to_xml", "table_to_xml_and_xmlschema", "table_to_xmlschema",
+    "ts_rewrite", "ts_stat", "xpath_table",
+];
+
+/// Functions of common extensions that compute from their arguments only; believed when every function of the name is in C.
+#[rustfmt::skip]
+pub(crate) const EXTENSION_FUNCTIONS: &[&str] = &[
+    "crypt", "difference", "digest", "dmetaphone", "gen_random_bytes", "gen_random_uuid", "gen_salt", "hmac", "hstore", "levenshtein",
+    "metaphone", "similarity", "soundex", "strict_word_similarity", "unaccent", "uuid_generate_v1", "uuid_generate_v1mc",
+    "uuid_generate_v3", "uuid_generate_v4", "uuid_generate_v5", "uuid_nil", "word_similarity",
+];
+
+/// Relations of `pg_catalog` that hold structure and counters, not contents.
+#[rustfmt::skip]
+pub(crate) const SYSTEM_RELATIONS: &[&str] = &[
+    "pg_aggregate", "pg_aios", "pg_am", "pg_amop", "pg_amproc", "pg_attrdef", "pg_attribute", "pg_auth_members",
+    "pg_available_extension_versions", "pg_available_extensions", "pg_cast", "pg_class", "pg_collation", "pg_config",
+    "pg_constraint", "pg_conversion", "pg_database", "pg_default_acl", "pg_depend", "pg_description", "pg_enum",
+    "pg_event_trigger", "pg_extension", "pg_foreign_data_wrapper", "pg_foreign_table", "pg_group", "pg_index", "pg_indexes",
+    "pg_inherits", "pg_init_privs", "pg_language", "pg_matviews", "pg_namespace", "pg_opclass", "pg_operator", "pg_opfamily",
+    "pg_parameter_acl", "pg_partitioned_table", "pg_policies", "pg_policy", "pg_proc", "pg_publication",
+    "pg_publication_namespace", "pg_publication_rel", "pg_publication_tables", "pg_range", "pg_rewrite", "pg_roles", "pg_rules",
+    "pg_seclabel", "pg_seclabels", "pg_sequence", "pg_sequences", "pg_settings", "pg_shdepend", "pg_shdescription",
+    "pg_shmem_allocations", "pg_stat_all_indexes", "pg_stat_all_tables", "pg_stat_archiver", "pg_stat_bgwriter",
+    "pg_stat_checkpointer", "pg_stat_database", "pg_stat_database_conflicts", "pg_stat_io", "pg_stat_slru", "pg_stat_ssl",
+    "pg_stat_sys_indexes", "pg_stat_sys_tables", "pg_stat_user_functions", "pg_stat_user_indexes", "pg_stat_user_tables",
+    "pg_stat_wal", "pg_stat_xact_all_tables", "pg_stat_xact_user_tables", "pg_statio_all_indexes", "pg_statio_all_sequences",
+    "pg_statio_all_tables", "pg_statio_sys_indexes", "pg_statio_sys_sequences", "pg_statio_sys_tables",
+    "pg_statio_user_indexes", "pg_statio_user_sequences", "pg_statio_user_tables", "pg_statistic_ext", "pg_tables",
+    "pg_tablespace", "pg_timezone_abbrevs", "pg_timezone_names", "pg_transform", "pg_trigger", "pg_ts_config",
+    "pg_ts_config_map", "pg_ts_dict", "pg_ts_parser", "pg_ts_template", "pg_type", "pg_user", "pg_views",
+];
+
+/// Views of `information_schema` that show options (passwords of foreign servers among them). The others show structure.
+#[rustfmt::skip]
+pub(crate) const INFORMATION_SECRETS: &[&str] = &[
+    "_pg_foreign_data_wrappers", "_pg_foreign_servers", "_pg_foreign_table_columns", "_pg_foreign_tables", "_pg_user_mappings",
+    "column_options", "foreign_data_wrapper_options", "foreign_server_options", "foreign_table_options", "user_mapping_options",
+];
+
+/// OIDs of the catalogue tables among [`SYSTEM_RELATIONS`] that are fixed for ever (pg_class.dat): they are what RowDescription
+/// names, also where a snapshot leaves system tables out.
+#[rustfmt::skip]
+pub(crate) const SYSTEM_OIDS: &[u32] = &[
+    1247, 1249, 1255, 1259, 1262, 1213, 2224, 2328, 2600, 2601, 2602, 2603, 2604, 2605, 2606, 2607, 2608, 2609, 2610, 2611, 2612,
+    2615, 2616, 2617, 2618, 2620, 2753, 3079, 3256, 3350, 3381, 3456, 3466, 3501, 3541, 3576, 3600, 3601, 3602, 3603, 3764, 6104,
+    6106, 6237,
+];
+
+/// Types whose input and casts are built in.
+#[rustfmt::skip]
+pub(crate) const TYPES: &[&str] = &[
+    "abstime", "aclitem", "any", "anyarray", "anyelement", "bigint", "bit", "bool", "boolean", "box", "bpchar", "bytea", "char",
+    "character", "cid", "cidr", "circle", "cstring", "date", "datemultirange", "daterange", "decimal", "float", "float4",
+    "float8", "inet", "int", "int2", "int2vector", "int4", "int4multirange", "int4range", "int8", "int8multirange", "int8range",
+    "integer", "interval", "json", "jsonb", "jsonpath", "line", "lseg", "macaddr", "macaddr8", "money", "name", "numeric",
+    "nummultirange", "numrange", "oid", "oidvector", "path", "pg_lsn", "pg_node_tree", "pg_snapshot", "point", "polygon",
+    "real", "record", "refcursor", "regclass", "regcollation", "regconfig", "regdictionary", "regnamespace", "regoper",
+    "regoperator", "regproc", "regprocedure", "regrole", "regtype", "smallint", "text", "tid", "time", "timestamp",
+    "timestamptz", "timetz", "tsmultirange", "tsquery", "tsrange", "tstzmultirange", "tstzrange", "tsvector", "txid_snapshot",
+    "unknown", "uuid", "varbit", "varchar", "void", "xid", "xid8", "xml",
+];
+
+/// Settings whose value cannot change how the text of a statement is read, nor what the server tells beyond its answer.
+#[rustfmt::skip]
+pub(crate) const SETTINGS: &[&str] = &[
+    "application_name", "array_nulls", "backend_flush_after", "bytea_output", "check_function_bodies",
+    "client_connection_check_interval", "client_min_messages", "commit_delay", "commit_siblings", "constraint_exclusion",
+    "cpu_index_tuple_cost", "cpu_operator_cost", "cpu_tuple_cost", "createrole_self_grant", "cursor_tuple_fraction",
+    "datestyle", "deadlock_timeout", "debug_parallel_query", "default_statistics_target", "default_table_access_method",
+    "default_tablespace", "default_text_search_config", "default_toast_compression", "default_transaction_deferrable",
+    "default_transaction_isolation", "default_transaction_read_only", "default_with_oids", "effective_cache_size",
+    "effective_io_concurrency", "enable_async_append", "enable_bitmapscan", "enable_distinct_reordering", "enable_gathermerge",
+    "enable_group_by_reordering", "enable_hashagg", "enable_hashjoin", "enable_incremental_sort", "enable_indexonlyscan",
+    "enable_indexscan", "enable_material", "enable_memoize", "enable_mergejoin", "enable_nestloop", "enable_parallel_append",
+    "enable_parallel_hash", "enable_partition_pruning", "enable_partitionwise_aggregate", "enable_partitionwise_join",
+    "enable_presorted_aggregate", "enable_self_join_elimination", "enable_seqscan", "enable_sort", "enable_tidscan",
+    "escape_string_warning", "event_triggers", "extra_float_digits", "force_parallel_mode", "from_collapse_limit", "geqo",
+    "geqo_effort", "geqo_generations", "geqo_pool_size", "geqo_seed", "geqo_selection_bias", "geqo_threshold",
+    "gin_fuzzy_search_limit", "gin_pending_list_limit", "hash_mem_multiplier", "icu_validation_level",
+    "idle_in_transaction_session_timeout", "idle_session_timeout", "intervalstyle", "jit", "jit_above_cost",
+    "jit_inline_above_cost", "jit_optimize_above_cost", "join_collapse_limit", "lc_messages", "lc_monetary", "lc_numeric",
+    "lc_time", "lock_timeout", "logical_decoding_work_mem", "maintenance_io_concurrency", "maintenance_work_mem",
+    "max_parallel_maintenance_workers", "max_parallel_workers", "max_parallel_workers_per_gather", "max_stack_depth",
+    "min_parallel_index_scan_size", "min_parallel_table_scan_size", "parallel_leader_participation", "parallel_setup_cost",
+    "parallel_tuple_cost", "password_encryption", "plan_cache_mode", "quote_all_identifiers", "random_page_cost",
+    "recursive_worktable_factor", "role", "row_security", "scram_iterations", "search_path", "seed", "seq_page_cost",
+    "session_authorization", "statement_timeout", "stats_fetch_consistency", "synchronize_seqscans", "synchronous_commit",
+    "tcp_keepalives_count", "tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_user_timeout", "temp_buffers",
+    "temp_tablespaces", "timezone", "timezone_abbreviations", "track_activities", "track_counts", "track_functions",
+    "track_io_timing", "transaction", "transaction_deferrable", "transaction_isolation", "transaction_read_only",
+    "transaction_timeout", "transform_null_equals", "vacuum_buffer_usage_limit", "vacuum_cost_delay", "vacuum_cost_limit",
+    "wal_compression", "wal_skip_threshold", "work_mem", "xmlbinary", "xmloption",
+];
+
+/// Settings that change how the bytes of later statements are read. Only the value we read them with is let through.
+pub(crate) const LEXICAL_SETTINGS: &[(&str, &[&str])] = &[
+    ("backslash_quote", &["safe_encoding", "off"]),
+    ("client_encoding", &["utf8", "utf-8", "unicode"]),
+    ("standard_conforming_strings", &["on", "true", "yes", "1", "tru", "tr", "t", "ye", "y"]),
+];
+
+/// Prefixes of custom settings that belong to extensions which act on them.
+#[rustfmt::skip]
+pub(crate) const SETTING_OWNERS: &[&str] = &[
+    "auto_explain", "pg_hint_plan", "pg_stat_statements", "pg_stat_plans", "pgaudit", "plperl", "plpgsql", "plpython", "plpython3", "pltcl",
+    "plv8", "sepgsql", "session_exec", "supautils", "timescaledb",
+];
+
+/// Columns every table has.
+pub(crate) const SYSTEM_COLUMNS: &[&str] = &["cmax", "cmin", "ctid", "oid", "tableoid", "xmax", "xmin"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_sorted_and_disjoint() {
+        for list in [
+            PURE_FUNCTIONS,
+            EFFECT_FUNCTIONS,
+            TEXT_RUNNERS,
+            SYSTEM_RELATIONS,
+            INFORMATION_SECRETS,
+            TYPES,
+            SETTINGS,
+            SYSTEM_COLUMNS,
+        ] {
+            for pair in list.windows(2) {
+                assert!(pair[0] < pair[1], "{} before {}", pair[0], pair[1]);
+            }
+        }
+        for name in EFFECT_FUNCTIONS.iter().chain(TEXT_RUNNERS) {
+            assert!(!listed(PURE_FUNCTIONS, name), "{name} is not pure");
+        }
+        for name in [
+            "pg_statistic",
+            "pg_stats",
+            "pg_authid",
+            "pg_shadow",
+            "pg_largeobject",
+            "pg_stat_activity",
+            "pg_locks",
+        ] {
+            assert!(!listed(SYSTEM_RELATIONS, name), "{name} holds contents");
+        }
+    }
+}

@@ -1,0 +1,847 @@
+//! Proofs about data: can anything a statement answers, or stores, derive from a masked column?
+//!
+//! First form, by names: a statement is clean when nothing in it *could* denote a masked column. Every relation named anywhere is
+//! looked up (without a schema it stands for all of that name), and every column reference, star, whole row, USING list and call is
+//! held against what those relations hide. No scopes are built, so a name that is harmless where it stands may count as a hit:
+//! the answer errs to "not clean", and then the server's word about origin decides column by column. Per output column the same
+//! test is made on its own expression ([`Proof::outputs`]); that is the seam where full lineage will be built.
+//!
+//! Invariant: [`Proof::clean`] is true only if no expression in the statement reads a masked column of a base table or a tainted
+//! column of a view, and no function in it is unknown. All walks are loops.
+
+use std::collections::{HashMap, HashSet};
+
+use pg_raw_parse::{Node, nodes};
+
+use super::children::children;
+use super::facts::{Name, act, name};
+use super::known::{self, listed};
+use crate::catalog::{Catalog, Table};
+
+/// A catalogue, ready to be asked by name.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    by_name: HashMap<Box<str>, Vec<usize>>,
+    by_oid: HashMap<u32, usize>,
+    /// Names of user functions; true: all of that name are written in C.
+    functions: HashMap<Box<str>, bool>,
+}
+
+/// What must not be shown of one relation.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Taint {
+    /// Tainted columns by name and number.
+    pub columns: HashMap<Box<str>, i16>,
+    /// Nothing is known of it: every column is tainted, and so is a statement that names it.
+    pub whole: bool,
+}
+
+/// Taints by relation OID; what is absent is harmless.
+pub(crate) type Taints = HashMap<u32, Taint>;
+
+impl Index {
+    pub(crate) fn new(catalog: &Catalog) -> Index {
+        let mut index = Index::default();
+        for (i, table) in catalog.tables.iter().enumerate() {
+            index.by_name.entry(table.name.as_str().into()).or_default().push(i);
+            index.by_oid.insert(table.oid, i);
+        }
+        for function in &catalog.functions {
+            let c = function.language.eq_ignore_ascii_case("c");
+            *index.functions.entry(function.name.as_str().into()).or_insert(true) &= c;
+        }
+        index
+    }
+
+    pub(crate) fn table<'c>(&self, catalog: &'c Catalog, oid: u32) -> Option<&'c Table> {
+        self.by_oid.get(&oid).and_then(|i| catalog.tables.get(*i))
+    }
+
+    /// Every relation a name may mean.
+    pub(crate) fn candidates<'c>(
+        &self,
+        catalog: &'c Catalog,
+        name: Name<'_>,
+    ) -> impl Iterator<Item = &'c Table> {
+        self.by_name
+            .get(name.name)
+            .into_iter()
+            .flatten()
+            .filter_map(|i| catalog.tables.get(*i))
+            .filter(move |t| name.schema.is_none_or(|s| s == t.schema))
+    }
+}
+
+/// A relation of the system by name: `Some(true)` shows structure only, `Some(false)` may hold contents.
+pub(crate) fn system(schema: &str, relation: &str) -> Option<bool> {
+    match schema {
+        "pg_catalog" => Some(listed(known::SYSTEM_RELATIONS, relation)),
+        "information_schema" => Some(!listed(known::INFORMATION_SECRETS, relation)),
+        _ if schema == "pg_toast" || schema.starts_with("pg_toast_temp") => Some(false),
+        _ => None,
+    }
+}
+
+/// What is asked of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Question {
+    /// May its answer be shown as it is?
+    Output,
+    /// May what it stores be stored? RETURNING of the statement itself is judged by the server's word about origin, its target
+    /// need not be known, and `masked = constant` may choose its rows.
+    Write,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Proof {
+    /// Why nothing can be proved.
+    pub unproved: Option<&'static str>,
+    /// Relations whose masked columns are read.
+    pub hits: Vec<u32>,
+    /// A relation with something to hide is named at all.
+    pub names_masked: bool,
+    /// A built-in with an effect outside the statement is called.
+    pub effects: bool,
+    /// A function nobody knows is called.
+    pub unknown_function: bool,
+    /// For a plain SELECT without `*`: which output columns are clean by themselves.
+    pub outputs: Option<Vec<bool>>,
+}
+
+impl Proof {
+    pub(crate) fn clean(&self) -> bool {
+        self.unproved.is_none() && self.hits.is_empty()
+    }
+}
+
+pub(crate) struct Prover<'c> {
+    pub catalog: &'c Catalog,
+    pub index: &'c Index,
+    pub taints: &'c Taints,
+}
+
+/// Belongs to the whole statement, not to one output column.
+const ALL: usize = usize::MAX;
+
+#[derive(Default)]
+struct Gathered<'a> {
+    relations: Vec<&'a nodes::RangeVar>,
+    target: Option<&'a nodes::RangeVar>,
+    derived: Vec<&'a str>,
+    ctes: HashSet<&'a str>,
+    refs: Vec<(usize, &'a nodes::ColumnRef)>,
+    /// For each `*`: the relations of its FROM.
+    stars: Vec<(usize, Vec<&'a nodes::RangeVar>)>,
+    stars_seen: usize,
+    using: Vec<&'a str>,
+    named_join: bool,
+    natural: bool,
+    changes: bool,
+    problems: Vec<(usize, &'static str)>,
+    effects: bool,
+    unknown_function: bool,
+}
+
+impl<'c> Prover<'c> {
+    pub(crate) fn prove(&self, statement: Node<'_>, question: Question) -> Proof {
+        let mut gathered = Gathered::default();
+        let mut outputs = None;
+        let mut stack = Vec::with_capacity(32);
+        match statement {
+            Node::SelectStmt(select) if is_plain(select) => {
+                self.enter(statement, ALL, &mut gathered, question, true);
+                let _ = children(statement, &mut stack);
+                stack.retain(|n| !matches!(n, Node::ResTarget(_)));
+                self.walk(&mut stack, ALL, &mut gathered, question);
+                let mut starred = false;
+                for (i, target) in select.target_list().iter().enumerate() {
+                    if let Node::ColumnRef(c) = target.val() {
+                        starred |= c.fields().iter().any(|f| matches!(f, Node::A_Star(_)));
+                        if plain_star(c) {
+                            gathered.stars.push((i, relations_of(select.from_clause().iter())));
+                        }
+                    }
+                    stack.push(target.into());
+                    self.walk(&mut stack, i, &mut gathered, question);
+                }
+                if !starred {
+                    outputs = Some(select.target_list().len());
+                }
+            }
+            _ => {
+                self.enter(statement, ALL, &mut gathered, question, true);
+                let _ = children(statement, &mut stack);
+                if question == Question::Write {
+                    stack.retain(|n| !matches!(n, Node::ReturningClause(_)));
+                }
+                self.walk(&mut stack, ALL, &mut gathered, question);
+            }
+        }
+        let chosen = if question == Question::Write { equalities(statement) } else { Vec::new() };
+        self.judge(&gathered, outputs, &chosen)
+    }
+
+    fn walk<'a>(&self, stack: &mut Vec<Node<'a>>, tag: usize, out: &mut Gathered<'a>, question: Question) {
+        while let Some(node) = stack.pop() {
+            self.enter(node, tag, out, question, false);
+            if children(node, stack).is_err() {
+                out.problems.push((ALL, "it holds a construct nobody here understands"));
+            }
+        }
+    }
+
+    fn enter<'a>(&self, node: Node<'a>, tag: usize, out: &mut Gathered<'a>, question: Question, root: bool) {
+        let alias = |a: Option<&'a nodes::Alias>| a.and_then(nodes::Alias::aliasname);
+        if let Some(act) = act(node)
+            && !matches!(
+                act.class,
+                "select"
+                    | "insert"
+                    | "update"
+                    | "delete"
+                    | "merge"
+                    | "explain"
+                    | "prepare"
+                    | "declare"
+                    | "transaction"
+                    | "set"
+                    | "show"
+                    | "listen"
+                    | "unlisten"
+                    | "notify"
+                    | "deallocate"
+                    | "discard"
+                    | "close"
+                    | "move"
+                    | "lock"
+                    | "truncate"
+                    | "vacuum"
+                    | "analyze"
+                    | "cluster"
+                    | "reindex"
+                    | "refresh"
+                    | "checkpoint"
+                    | "comment"
+                    | "grant"
+                    | "revoke"
+                    | "copy"
+            )
+            && !(act.class == "create" && matches!(act.object, "table-as" | "view"))
+        {
+            out.problems.push((ALL, "it is of a kind whose answer cannot be traced"));
+        }
+        match node {
+            Node::RangeVar(r) => out.relations.push(r),
+            Node::ColumnRef(c) => {
+                if plain_star(c) {
+                    out.stars_seen += 1;
+                } else {
+                    out.refs.push((tag, c));
+                }
+            }
+            Node::SelectStmt(s) if !root || !is_plain(s) => {
+                for target in s.target_list() {
+                    if matches!(target.val(), Node::ColumnRef(c) if plain_star(c)) {
+                        out.stars.push((tag, relations_of(s.from_clause().iter())));
+                    }
+                }
+            }
+            Node::InsertStmt(s) => {
+                self.changes(s.relation(), s.returning_clause(), [].into_iter(), tag, out, (root, question))
+            }
+            Node::UpdateStmt(s) => {
+                self.changes(
+                    s.relation(),
+                    s.returning_clause(),
+                    s.from_clause().iter(),
+                    tag,
+                    out,
+                    (root, question),
+                );
+            }
+            Node::DeleteStmt(s) => {
+                self.changes(
+                    s.relation(),
+                    s.returning_clause(),
+                    s.using_clause().iter(),
+                    tag,
+                    out,
+                    (root, question),
+                );
+            }
+            Node::MergeStmt(s) => {
+                let source = [s.source_relation()].into_iter();
+                self.changes(s.relation(), s.returning_clause(), source, tag, out, (root, question));
+            }
+            Node::CommonTableExpr(c) => {
+                out.ctes.extend(c.ctename());
+                for n in [c.search_clause().is_some(), c.cycle_clause().is_some()] {
+                    if n {
+                        out.problems.push((ALL, "it searches or cycles through rows"));
+                    }
+                }
+            }
+            Node::RangeSubselect(r) => out.derived.extend(alias(r.alias())),
+            Node::RangeFunction(r) => out.derived.extend(alias(r.alias())),
+            Node::RangeTableFunc(r) => out.derived.extend(alias(r.alias())),
+            Node::JsonTable(r) => out.derived.extend(alias(r.alias())),
+            Node::JoinExpr(j) => {
+                out.named_join |= j.alias().is_some() || j.join_using_alias().is_some();
+                out.natural |= j.is_natural;
+                out.using.extend(j.using_clause().iter().filter_map(nodes::String::sval));
+            }
+            Node::ViewStmt(v) => {
+                // The view's own name is new; it is found again by pointer.
+                out.target = v.view();
+            }
+            Node::IntoClause(i) => out.target = i.rel(),
+            Node::FuncCall(f) => self.call(f, tag, out),
+            Node::TypeCast(c) => {
+                let literal = matches!(c.arg(), Node::A_Const(_) | Node::ParamRef(_));
+                if !literal && !c.type_name().is_some_and(built_in) {
+                    out.problems.push((tag, "it casts to a type that is not built in"));
+                }
+            }
+            Node::A_Expr(e) if !plain_operator(e.name()) => {
+                out.problems.push((tag, "it names an operator's schema"))
+            }
+            Node::SubLink(s) if !plain_operator(s.oper_name()) => {
+                out.problems.push((tag, "it names an operator's schema"))
+            }
+            Node::SortBy(s) if !plain_operator(s.use_op()) => {
+                out.problems.push((tag, "it names an operator's schema"))
+            }
+            Node::A_Indirection(i) => {
+                for field in i.indirection().iter().filter_map(Node::as_str) {
+                    if self.index.functions.contains_key(field) {
+                        out.unknown_function = true;
+                        out.problems.push((tag, "it calls a function that is not known to be harmless"));
+                    }
+                }
+            }
+            Node::RangeTableSample(s) => {
+                let method = s.method().iter().filter_map(Node::as_str).collect::<Vec<_>>();
+                if !matches!(
+                    method.as_slice(),
+                    ["system" | "bernoulli"] | ["pg_catalog", "system" | "bernoulli"]
+                ) {
+                    out.problems.push((ALL, "it samples by a method that is not built in"));
+                }
+            }
+            Node::ReturningClause(r) if !r.options().is_empty() => {
+                out.problems.push((ALL, "it renames OLD or NEW"));
+            }
+            _ => {}
+        }
+    }
+
+    fn changes<'a>(
+        &self,
+        relation: Option<&'a nodes::RangeVar>,
+        returning: Option<&'a nodes::ReturningClause>,
+        others: impl Iterator<Item = Node<'a>>,
+        tag: usize,
+        out: &mut Gathered<'a>,
+        (root, question): (bool, Question),
+    ) {
+        out.changes = true;
+        if root && question == Question::Write {
+            out.target = relation;
+            return;
+        }
+        for target in returning.into_iter().flat_map(|r| r.exprs().iter()) {
+            if let Node::ResTarget(t) = target
+                && matches!(t.val(), Node::ColumnRef(c) if plain_star(c))
+            {
+                let mut scope = relations_of(others);
+                scope.extend(relation);
+                out.stars.push((tag, scope));
+                return self.more_stars(returning, tag, out);
+            }
+        }
+    }
+
+    /// `RETURNING *, *`: the first one's scope is every one's; only the count has to agree.
+    fn more_stars<'a>(
+        &self,
+        returning: Option<&'a nodes::ReturningClause>,
+        tag: usize,
+        out: &mut Gathered<'a>,
+    ) {
+        let stars = returning.into_iter().flat_map(|r| r.exprs().iter()).filter(
+            |n| matches!(n, Node::ResTarget(t) if matches!(t.val(), Node::ColumnRef(c) if plain_star(c))),
+        );
+        for _ in stars.skip(1) {
+            out.stars.push((tag, Vec::new()));
+        }
+    }
+
+    fn call<'a>(&self, call: &'a nodes::FuncCall, tag: usize, out: &mut Gathered<'a>) {
+        let parts = call.funcname();
+        let part = |i: usize| parts.get(i).and_then(Node::as_str);
+        let (function, shadowed) = match (parts.len(), part(0), part(1)) {
+            (1, Some(f), _) => (f, self.index.functions.get(f).copied()),
+            (2, Some("pg_catalog"), Some(f)) => (f, None),
+            (_, _, Some(f)) => (f, Some(false)),
+            _ => ("", Some(false)),
+        };
+        let extension = known::EXTENSION_FUNCTIONS.contains(&function)
+            && self.index.functions.get(function) == Some(&true);
+        if extension || (shadowed.is_none() && listed(known::PURE_FUNCTIONS, function)) {
+            return;
+        }
+        if shadowed.is_none() && listed(known::EFFECT_FUNCTIONS, function) {
+            out.effects = true;
+            return;
+        }
+        out.unknown_function = true;
+        out.problems.push((tag, "it calls a function that is not known to be harmless"));
+    }
+
+    /// Holds what was gathered against what is hidden.
+    fn judge(
+        &self,
+        gathered: &Gathered<'_>,
+        outputs: Option<usize>,
+        chosen: &[*const nodes::ColumnRef],
+    ) -> Proof {
+        let mut proof = Proof {
+            effects: gathered.effects,
+            unknown_function: gathered.unknown_function,
+            ..Proof::default()
+        };
+        // Marks of single output columns; everything else goes to the proof at once.
+        let mut dirty: Vec<usize> = Vec::new();
+        let mut unproved = |tag: usize, why: &'static str, dirty: &mut Vec<usize>| {
+            proof.unproved.get_or_insert(why);
+            dirty.push(tag);
+        };
+        for (tag, why) in &gathered.problems {
+            unproved(*tag, why, &mut dirty);
+        }
+        // Relations by the name expressions call them, with what each hides.
+        let mut called: HashMap<&str, Vec<(u32, &Taint)>> = HashMap::new();
+        let mut tables: HashMap<&str, Vec<&Table>> = HashMap::new();
+        let mut hidden: HashMap<&str, u32> = HashMap::new();
+        let mut tainted: Vec<(u32, &Taint)> = Vec::new();
+        let mut seen: HashMap<Name<'_>, Vec<(u32, &Taint)>> = HashMap::new();
+        for relation in &gathered.relations {
+            let n = name(relation);
+            let alias = relation.alias();
+            let reference = alias.and_then(nodes::Alias::aliasname).unwrap_or(n.name);
+            let found = seen.entry(n).or_insert_with(|| {
+                let mut taints = Vec::new();
+                let mut any = n.schema.is_none() && gathered.ctes.contains(n.name);
+                for table in self.index.candidates(self.catalog, n) {
+                    any = true;
+                    match system(&table.schema, &table.name) {
+                        Some(true) => continue,
+                        Some(false) => {
+                            unproved(ALL, "it reads a system relation that can hold data", &mut dirty)
+                        }
+                        None => {}
+                    }
+                    if let Some(taint) = self.taints.get(&table.oid) {
+                        if taint.whole {
+                            unproved(ALL, "it reads a relation that cannot be traced", &mut dirty);
+                        }
+                        taints.push((table.oid, taint));
+                    }
+                }
+                if !any {
+                    let fine = match n.schema {
+                        None => listed(known::SYSTEM_RELATIONS, n.name),
+                        Some(schema) => system(schema, n.name) == Some(true),
+                    };
+                    let target = gathered.target.is_some_and(|t| std::ptr::eq(t, *relation));
+                    if !fine && !target {
+                        unproved(ALL, "it names a relation the catalogue does not have", &mut dirty);
+                    }
+                }
+                tainted.extend(taints.iter().copied());
+                taints
+            });
+            if !found.is_empty() && alias.is_some_and(|a| !a.colnames().is_empty()) {
+                unproved(ALL, "it renames the columns of a masked table", &mut dirty);
+            }
+            called.entry(reference).or_default().extend(found.iter().copied());
+            tables.entry(reference).or_default().extend(self.index.candidates(self.catalog, n));
+        }
+        for (oid, taint) in &tainted {
+            for column in taint.columns.keys() {
+                hidden.entry(column).or_insert(*oid);
+            }
+        }
+        proof.names_masked = !tainted.is_empty();
+        for derived in gathered.derived.iter().copied().chain(["excluded"]) {
+            called.entry(derived).or_default();
+        }
+        if proof.names_masked {
+            if gathered.named_join {
+                unproved(ALL, "it names a join with a masked table", &mut dirty);
+            }
+            if gathered.natural {
+                unproved(ALL, "it joins a masked table by whatever columns match", &mut dirty);
+            }
+            if gathered.changes {
+                for version in ["old", "new"] {
+                    called.entry(version).or_default().extend(tainted.iter().copied());
+                }
+            }
+        }
+        for column in &gathered.using {
+            if let Some(oid) = hidden.get(column) {
+                proof.hits.push(*oid);
+                dirty.push(ALL);
+            }
+        }
+        if gathered.stars.len() != gathered.stars_seen {
+            unproved(ALL, "it has a * nobody here understands", &mut dirty);
+        }
+        for (tag, scope) in &gathered.stars {
+            for relation in scope {
+                for (oid, _) in seen.get(&name(relation)).into_iter().flatten() {
+                    proof.hits.push(*oid);
+                    dirty.push(*tag);
+                }
+            }
+        }
+        for (tag, reference) in &gathered.refs {
+            if chosen.contains(&std::ptr::from_ref(*reference)) {
+                continue;
+            }
+            let fields = reference.fields();
+            let back = |n: usize| fields.len().checked_sub(n).and_then(|i| fields.get(i));
+            let qualifier = back(2).and_then(Node::as_str);
+            let hit = match (qualifier, back(1)) {
+                (None, Some(Node::String(s))) => {
+                    let column = s.sval().unwrap_or_default();
+                    // A masked column, or the whole row of what is called so.
+                    hidden.get(column).copied().or_else(|| called.get(column)?.first().map(|(oid, _)| *oid))
+                }
+                (Some(qualifier), Some(Node::A_Star(_))) => match called.get(qualifier) {
+                    Some(taints) => taints.first().map(|(oid, _)| *oid),
+                    None => tainted.first().map(|(oid, _)| *oid),
+                },
+                (Some(qualifier), Some(Node::String(s))) => {
+                    let column = s.sval().unwrap_or_default();
+                    let of = tables.get(qualifier);
+                    let is_column = |t: &&Table| {
+                        t.columns.iter().any(|c| c.name == column) || known::SYSTEM_COLUMNS.contains(&column)
+                    };
+                    // `t.f` calls f(t) when t has no column f.
+                    if self.index.functions.contains_key(column)
+                        && !of.is_some_and(|t| !t.is_empty() && t.iter().all(is_column))
+                    {
+                        proof.unknown_function = true;
+                        unproved(*tag, "it calls a function that is not known to be harmless", &mut dirty);
+                    }
+                    match called.get(qualifier) {
+                        Some(taints) => taints
+                            .iter()
+                            .find(|(_, taint)| {
+                                taint.columns.contains_key(column)
+                                    || !of.is_some_and(|t| t.iter().all(is_column))
+                            })
+                            .map(|(oid, _)| *oid),
+                        None => tainted.first().map(|(oid, _)| *oid),
+                    }
+                }
+                _ => {
+                    unproved(*tag, "it refers to a column in a way nobody here understands", &mut dirty);
+                    None
+                }
+            };
+            if let Some(oid) = hit {
+                proof.hits.push(oid);
+                dirty.push(*tag);
+            }
+        }
+        proof.outputs = outputs.filter(|_| !dirty.contains(&ALL)).map(|n| {
+            let mut clean = vec![true; n];
+            for tag in dirty {
+                if let Some(slot) = clean.get_mut(tag) {
+                    *slot = false;
+                }
+            }
+            clean
+        });
+        proof
+    }
+}
+
+/// One SELECT with a target list: no set operation, no VALUES.
+fn is_plain(select: &nodes::SelectStmt) -> bool {
+    select.op == nodes::SetOperation::SETOP_NONE
+        && select.values_lists().is_empty()
+        && !select.target_list().is_empty()
+}
+
+fn plain_star(c: &nodes::ColumnRef) -> bool {
+    c.fields().len() == 1 && matches!(c.fields().first(), Some(Node::A_Star(_)))
+}
+
+fn plain_operator(parts: &pg_raw_parse::list::NodeList) -> bool {
+    match parts.len() {
+        0 | 1 => true,
+        2 => parts.first().and_then(Node::as_str) == Some("pg_catalog"),
+        _ => false,
+    }
+}
+
+fn built_in(t: &nodes::TypeName) -> bool {
+    let names = t.names();
+    let last = names
+        .len()
+        .checked_sub(1)
+        .and_then(|i| names.get(i))
+        .and_then(nodes::String::sval)
+        .unwrap_or_default();
+    let schema = if names.len() > 1 { names.first().and_then(nodes::String::sval) } else { None };
+    names.len() <= 2
+        && matches!(schema, None | Some("pg_catalog"))
+        && listed(known::TYPES, last)
+        && !t.pct_type
+}
+
+/// The relations a `*` stands for: those of FROM, through joins and samples, not inside subqueries.
+fn relations_of<'a>(from: impl Iterator<Item = Node<'a>>) -> Vec<&'a nodes::RangeVar> {
+    let mut stack: Vec<Node<'a>> = from.collect();
+    let mut found = Vec::new();
+    while let Some(node) = stack.pop() {
+        match node {
+            Node::RangeVar(r) => found.push(r),
+            Node::JoinExpr(j) => stack.extend([j.larg(), j.rarg()]),
+            Node::RangeTableSample(s) => stack.push(s.relation()),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Column references of `… WHERE column = constant AND …` of an UPDATE or DELETE: a lookup, not a computation.
+fn equalities(statement: Node<'_>) -> Vec<*const nodes::ColumnRef> {
+    let condition = match statement {
+        Node::UpdateStmt(s) => s.where_clause(),
+        Node::DeleteStmt(s) => s.where_clause(),
+        _ => return Vec::new(),
+    };
+    let constant = |node: Node<'_>| match node {
+        Node::A_Const(_) | Node::ParamRef(_) => true,
+        Node::TypeCast(c) => matches!(c.arg(), Node::A_Const(_) | Node::ParamRef(_)),
+        _ => false,
+    };
+    let mut found = Vec::new();
+    let mut stack = vec![condition];
+    while let Some(node) = stack.pop() {
+        match node {
+            Node::BoolExpr(b) if b.boolop == nodes::BoolExprType::AND_EXPR => stack.extend(b.args().iter()),
+            Node::A_Expr(e)
+                if e.kind == nodes::A_Expr_Kind::AEXPR_OP
+                    && e.name().len() == 1
+                    && e.name().first().and_then(Node::as_str) == Some("=") =>
+            {
+                match (e.lexpr(), e.rexpr()) {
+                    (Node::ColumnRef(c), other) | (other, Node::ColumnRef(c)) if constant(other) => {
+                        found.push(std::ptr::from_ref(c));
+                    }
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Whether a statement that changes the catalogue can do so under masks: it may not rename, re-parent or copy what is masked, nor
+/// bring code of its own.
+pub(crate) fn harmless_ddl(statement: Node<'_>, prover: &Prover<'_>) -> Result<(), &'static str> {
+    use nodes::{AlterTableType as Cmd, ObjectType as T};
+    const CODE: &str = "it defines code that cannot be analysed";
+    const RELATION: &str = "it changes a relation with masked columns";
+    let known_and_plain = |relation: Option<&nodes::RangeVar>| {
+        let Some(relation) = relation else { return Err(CODE) };
+        // A relation the catalogue does not have was made a moment ago, in this session, from clean data.
+        for table in prover.index.candidates(prover.catalog, name(relation)) {
+            if prover.taints.contains_key(&table.oid) || system(&table.schema, &table.name).is_some() {
+                return Err(RELATION);
+            }
+        }
+        Ok(())
+    };
+    match statement {
+        Node::CreateStmt(_)
+        | Node::CreateSeqStmt(_)
+        | Node::AlterSeqStmt(_)
+        | Node::CreateEnumStmt(_)
+        | Node::CompositeTypeStmt(_)
+        | Node::AlterEnumStmt(_)
+        | Node::CreateDomainStmt(_)
+        | Node::DropStmt(_)
+        | Node::DropOwnedStmt(_)
+        | Node::DropRoleStmt(_)
+        | Node::DropdbStmt(_)
+        | Node::CreateRoleStmt(_) => {}
+        Node::CreateSchemaStmt(s) if s.schema_elts().is_empty() => {}
+        Node::IndexStmt(i) => known_and_plain(i.relation())?,
+        Node::AlterTableStmt(a) => {
+            known_and_plain(a.relation())?;
+            for command in a.cmds().iter() {
+                match command {
+                    Node::AlterTableCmd(c)
+                        if !matches!(
+                            c.subtype,
+                            Cmd::AT_AddInherit
+                                | Cmd::AT_AttachPartition
+                                | Cmd::AT_AddOf
+                                | Cmd::AT_GenericOptions
+                        ) => {}
+                    _ => return Err("it joins a table to others"),
+                }
+            }
+        }
+        Node::RenameStmt(r) => match r.rename_type {
+            T::OBJECT_TYPE | T::OBJECT_ROLE | T::OBJECT_DOMAIN | T::OBJECT_DOMCONSTRAINT => {}
+            _ => known_and_plain(r.relation())?,
+        },
+        Node::AlterObjectSchemaStmt(a) => known_and_plain(a.relation())?,
+        Node::AlterOwnerStmt(a) => known_and_plain(a.relation())?,
+        _ => return Err(CODE),
+    }
+    // Defaults, checks, generated columns and index expressions run as code of this statement.
+    let mut gathered = Gathered::default();
+    let mut stack = vec![statement];
+    while let Some(node) = stack.pop() {
+        if let Node::FuncCall(f) = node {
+            prover.call(f, ALL, &mut gathered);
+        }
+        children(node, &mut stack).map_err(|_| CODE)?;
+    }
+    if gathered.unknown_function { Err(CODE) } else { Ok(()) }
+}
+
+/// The taint of every relation, from the columns rules name: descendants, ancestors, generated columns and views follow.
+pub(crate) fn spread(catalog: &Catalog, index: &Index, named: &HashMap<u32, Vec<i16>>) -> Taints {
+    let mut taints = Taints::new();
+    for (oid, columns) in named {
+        if let Some(table) = index.table(catalog, *oid) {
+            let taint = taints.entry(*oid).or_default();
+            taint.columns.extend(
+                table
+                    .columns
+                    .iter()
+                    .filter(|c| columns.contains(&c.number))
+                    .map(|c| (c.name.as_str().into(), c.number)),
+            );
+            generated(table, taint);
+        }
+    }
+    for table in &catalog.tables {
+        // Foreign tables may show anything of any server, this one included.
+        if table.kind == 'f' && !taints.is_empty() {
+            taints.entry(table.oid).or_default().whole = true;
+        }
+    }
+    if !taints.is_empty() {
+        views(catalog, index, &mut taints);
+    }
+    taints
+}
+
+/// A generated column repeats what it is made of.
+fn generated(table: &Table, taint: &mut Taint) {
+    for column in &table.columns {
+        let Some(expression) = &column.generated else { continue };
+        let hidden = match super::parse(format!("SELECT {expression}").as_bytes()) {
+            Err(_) => true,
+            Ok(tree) => {
+                let mut stack: Vec<Node<'_>> = tree.stmts().collect();
+                let mut hidden = false;
+                while let Some(node) = stack.pop() {
+                    if let Node::ColumnRef(c) = node {
+                        let fields = c.fields();
+                        let last =
+                            fields.len().checked_sub(1).and_then(|i| fields.get(i)).and_then(Node::as_str);
+                        hidden |= last.is_none_or(|l| taint.columns.contains_key(l) || l == table.name);
+                    }
+                    hidden |= children(node, &mut stack).is_err();
+                }
+                hidden
+            }
+        };
+        if hidden {
+            taint.columns.insert(column.name.as_str().into(), column.number);
+        }
+    }
+}
+
+/// Views over views resolve from the bottom up: each round settles those whose parts are settled.
+const VIEW_ROUNDS_MAX: usize = 64;
+
+fn views(catalog: &Catalog, index: &Index, taints: &mut Taints) {
+    let mut waiting: Vec<&Table> = catalog
+        .tables
+        .iter()
+        .filter(|t| matches!(t.kind, 'v' | 'm') && system(&t.schema, &t.name).is_none())
+        .collect();
+    // Until it is settled a view counts as untraceable, so a view that uses it settles later, or never.
+    let mut unsettled: HashSet<u32> = waiting.iter().map(|t| t.oid).collect();
+    for view in &waiting {
+        taints.insert(view.oid, Taint { whole: true, ..Taint::default() });
+    }
+    for _ in 0..VIEW_ROUNDS_MAX {
+        let before = waiting.len();
+        let mut still = Vec::new();
+        for view in waiting {
+            let Some(tree) = view.definition.as_deref().and_then(|d| super::parse(d.as_bytes()).ok()) else {
+                continue;
+            };
+            let mut statements = tree.stmts();
+            let (Some(statement), None) = (statements.next(), statements.next()) else { continue };
+            if names_any(statement, catalog, index, &unsettled, view.oid) {
+                still.push(view);
+                continue;
+            }
+            let proof = Prover { catalog, index, taints }.prove(statement, Question::Output);
+            unsettled.remove(&view.oid);
+            if proof.clean() {
+                taints.remove(&view.oid);
+            } else if let Some(outputs) = proof.outputs.filter(|o| o.len() == view.columns.len()) {
+                let columns = view
+                    .columns
+                    .iter()
+                    .zip(outputs)
+                    .filter(|(_, clean)| !clean)
+                    .map(|(c, _)| (c.name.as_str().into(), c.number))
+                    .collect();
+                taints.insert(view.oid, Taint { columns, whole: false });
+            }
+        }
+        if still.len() == before || still.is_empty() {
+            return;
+        }
+        waiting = still;
+    }
+}
+
+fn names_any(
+    statement: Node<'_>,
+    catalog: &Catalog,
+    index: &Index,
+    oids: &HashSet<u32>,
+    except: u32,
+) -> bool {
+    let mut stack = vec![statement];
+    while let Some(node) = stack.pop() {
+        if let Node::RangeVar(r) = node
+            && index.candidates(catalog, name(r)).any(|t| t.oid != except && oids.contains(&t.oid))
+        {
+            return true;
+        }
+        if children(node, &mut stack).is_err() {
+            return true;
+        }
+    }
+    false
+}
