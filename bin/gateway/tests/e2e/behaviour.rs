@@ -17,7 +17,8 @@ pub(crate) const RULES: &str = "\
     on: {connection: \"*\", statements: [drop, truncate], groups: [support]}
     block: DROP and TRUNCATE are not allowed here
   - name: where-it-belongs
-    on: {connection: \"*\", statements: [delete], groups: [support], missing_where: true}
+    on: {connection: \"*\", statements: [delete], groups: [support]}
+    missing_where: true
     block: DELETE needs a WHERE clause
 ";
 
