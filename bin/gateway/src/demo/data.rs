@@ -101,7 +101,10 @@ pub(crate) fn fill(db: &mut Connection) -> rusqlite::Result<()> {
                 format!("{} {}{null}{key}", c.name, c.declared)
             })
             .collect();
-        tx.execute(&format!("create table {} ({}{})", table.name, columns.join(", "), table.constraints), ())?;
+        tx.execute(
+            &format!("create table {} ({}{})", table.name, columns.join(", "), table.constraints),
+            (),
+        )?;
     }
     let mut dice = Dice(2026);
     let mut customers: Vec<(String, String)> = Vec::new();
@@ -111,7 +114,8 @@ pub(crate) fn fill(db: &mut Connection) -> rusqlite::Result<()> {
             let (first, last) = (dice.pick(FIRST), dice.pick(LAST));
             let email =
                 format!("{}.{}{id}@{}", first.to_lowercase(), last.to_lowercase(), dice.pick(DOMAINS));
-            let phone = (dice.below(10) > 0).then(|| format!("+1 {} 555 01{:02}", 200 + dice.below(700), dice.below(100)));
+            let phone = (dice.below(10) > 0)
+                .then(|| format!("+1 {} 555 01{:02}", 200 + dice.below(700), dice.below(100)));
             let vip = dice.below(20) == 0;
             insert.execute(params![
                 id,
@@ -128,7 +132,9 @@ pub(crate) fn fill(db: &mut Connection) -> rusqlite::Result<()> {
         let mut payment = tx.prepare("insert into payments values (?1, ?2, ?3, ?4, ?5, ?6)")?;
         for id in 1..=ORDERS {
             let who = dice.below(CUSTOMERS as u64);
-            let Some((email, card)) = usize::try_from(who).ok().and_then(|i| customers.get(i)) else { continue };
+            let Some((email, card)) = usize::try_from(who).ok().and_then(|i| customers.get(i)) else {
+                continue;
+            };
             let (item, cents) = dice.pick(ITEMS);
             let quantity = 1 + dice.below(3);
             let total = (cents * quantity) as f64 / 100.0;
@@ -145,7 +151,7 @@ pub(crate) fn fill(db: &mut Connection) -> rusqlite::Result<()> {
 }
 
 /// The same tables as the gateway's side path would have read them from a PostgreSQL.
-pub fn catalog() -> Catalog {
+pub(crate) fn catalog() -> Catalog {
     let tables = TABLES
         .iter()
         .map(|t| Table {
@@ -229,22 +235,19 @@ impl Dice {
     /// A moment in the first ten months of 2026.
     fn moment(&mut self) -> String {
         let (month, day, second) = (1 + self.below(10), 1 + self.below(28), self.below(86_400));
-        format!(
-            "2026-{month:02}-{day:02} {:02}:{:02}:{:02}+00",
-            second / 3600,
-            second / 60 % 60,
-            second % 60
-        )
+        format!("2026-{month:02}-{day:02} {:02}:{:02}:{:02}+00", second / 3600, second / 60 % 60, second % 60)
     }
 }
 
 const FIRST: &[&str] = &[
-    "Ada", "Bela", "Carmen", "Dilek", "Emil", "Farah", "Greta", "Hugo", "Ines", "Jonas", "Kaya", "Lena", "Mateo",
-    "Nadia", "Oskar", "Priya", "Quinn", "Rosa", "Sofia", "Tomas", "Uma", "Viktor", "Wanda", "Xenia", "Yusuf", "Zoe",
+    "Ada", "Bela", "Carmen", "Dilek", "Emil", "Farah", "Greta", "Hugo", "Ines", "Jonas", "Kaya", "Lena",
+    "Mateo", "Nadia", "Oskar", "Priya", "Quinn", "Rosa", "Sofia", "Tomas", "Uma", "Viktor", "Wanda", "Xenia",
+    "Yusuf", "Zoe",
 ];
 const LAST: &[&str] = &[
-    "Adler", "Baker", "Costa", "Diaz", "Eriksen", "Fischer", "Garcia", "Haas", "Ito", "Jansen", "Kovacs", "Lopez",
-    "Moreau", "Novak", "Okafor", "Petrov", "Rossi", "Silva", "Tanaka", "Urban", "Vogel", "Weber", "Yilmaz", "Zhang",
+    "Adler", "Baker", "Costa", "Diaz", "Eriksen", "Fischer", "Garcia", "Haas", "Ito", "Jansen", "Kovacs",
+    "Lopez", "Moreau", "Novak", "Okafor", "Petrov", "Rossi", "Silva", "Tanaka", "Urban", "Vogel", "Weber",
+    "Yilmaz", "Zhang",
 ];
 const CITIES: &[&str] =
     &["Berlin", "Lisbon", "Lagos", "Osaka", "Prague", "Quito", "Porto", "Tallinn", "Toronto", "Vienna"];
@@ -292,9 +295,11 @@ mod tests {
             .map(|_| {
                 let mut db = Connection::open_in_memory().unwrap();
                 fill(&mut db).unwrap();
-                db.query_row("select count(*), group_concat(email) from (select email from customers order by id)", (), |r| {
-                    Ok((r.get(0)?, r.get(1)?))
-                })
+                db.query_row(
+                    "select count(*), group_concat(email) from (select email from customers order by id)",
+                    (),
+                    |r| Ok((r.get(0)?, r.get(1)?)),
+                )
                 .unwrap()
             })
             .collect();

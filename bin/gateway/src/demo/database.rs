@@ -38,7 +38,7 @@ pub(crate) const ROLE: &str = "gateway";
 const SCRAM_ITERATIONS: usize = 4096;
 
 /// A running demo database.
-pub struct Database {
+pub(crate) struct Database {
     address: SocketAddr,
     password: Zeroizing<String>,
     stop: watch::Sender<bool>,
@@ -67,7 +67,7 @@ impl Database {
     ///
     /// # Errors
     /// When no loopback port can be had, or SQLite refuses.
-    pub fn start() -> anyhow::Result<Database> {
+    pub(crate) fn start() -> anyhow::Result<Database> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = COUNT.fetch_add(1, Ordering::Relaxed);
         let uri = format!("file:/lockgate-demo-{}-{name}?vfs=memdb", std::process::id());
@@ -80,13 +80,15 @@ impl Database {
         let mut scram = ScramAuth::new(Arc::new(OneRole { salt, salted: Zeroizing::new(salted) }));
         scram.set_iterations(SCRAM_ITERATIONS);
         let mut parameters = DefaultServerParameterProvider::default();
-        parameters.server_version = format!("{} (lockgate demo, SQLite {})", introspect::short_version(), rusqlite::version());
+        parameters.server_version =
+            format!("{} (lockgate demo, SQLite {})", introspect::short_version(), rusqlite::version());
         parameters.is_superuser = false;
         parameters.time_zone = "UTC".to_owned();
         parameters.date_style = "ISO, MDY".to_owned();
         let login = SASLAuthStartupHandler::new(Arc::new(parameters)).with_scram(scram);
 
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("bind a loopback port")?;
+        let listener =
+            std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("bind a loopback port")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
@@ -104,12 +106,12 @@ impl Database {
         Ok(Database { address, password, stop, shared, _keep: Mutex::new(keep) })
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// What the gateway proves itself with. Different at every start.
-    pub fn password(&self) -> &str {
+    pub(crate) fn password(&self) -> &str {
         &self.password
     }
 }
@@ -129,7 +131,8 @@ impl Shared {
     }
 
     pub(crate) fn enter(&self, pid: i32, key: SecretKey, db: &Connection) -> Arc<Running> {
-        let running = Arc::new(Running { interrupt: db.get_interrupt_handle(), cancelled: AtomicBool::new(false) });
+        let running =
+            Arc::new(Running { interrupt: db.get_interrupt_handle(), cancelled: AtomicBool::new(false) });
         if let Ok(mut all) = self.running.lock() {
             all.insert(pid, (key, running.clone()));
         }
@@ -199,7 +202,9 @@ fn open(uri: &str) -> rusqlite::Result<Connection> {
     db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
     db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;
     db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-    db.execute_batch("pragma foreign_keys = on; pragma temp_store = memory; pragma case_sensitive_like = on;")?;
+    db.execute_batch(
+        "pragma foreign_keys = on; pragma temp_store = memory; pragma case_sensitive_like = on;",
+    )?;
     Ok(db)
 }
 
@@ -233,7 +238,9 @@ async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>, mut stoppe
                     .enable_all()
                     .build()
                     .map_err(anyhow::Error::from)
-                    .and_then(|runtime| runtime.block_on(session::serve(socket, shared.clone(), stopped, full)));
+                    .and_then(|runtime| {
+                        runtime.block_on(session::serve(socket, shared.clone(), stopped, full))
+                    });
                 shared.sessions.fetch_sub(1, Ordering::SeqCst);
                 if let Err(error) = done {
                     tracing::debug!(%error, "a session of the demo database ended");

@@ -152,7 +152,9 @@ fn item(tokens: Vec<Token>) -> Result<Item, Refused> {
             let rest: Vec<Token> = tokens
                 .into_iter()
                 .skip(1)
-                .filter(|t| !t.is_any(&["table", "only", "cascade", "restrict", "restart", "continue", "identity"]))
+                .filter(|t| {
+                    !t.is_any(&["table", "only", "cascade", "restrict", "restart", "continue", "identity"])
+                })
                 .collect();
             if rest.iter().any(|t| t.kind == Shape::Comma) {
                 return Err(Refused::sqlite("TRUNCATE of several tables at once"));
@@ -168,14 +170,16 @@ fn item(tokens: Vec<Token>) -> Result<Item, Refused> {
         "commit" | "end" => Item::Commit,
         "rollback" | "abort" => match tokens.iter().position(|t| t.is("to")) {
             Some(to) => {
-                let name = tokens.iter().skip(to + 1).find(|t| !t.is("savepoint")).ok_or_else(Refused::end)?;
+                let name =
+                    tokens.iter().skip(to + 1).find(|t| !t.is("savepoint")).ok_or_else(Refused::end)?;
                 Item::Savepoint(format!("rollback to {}", name.text), "ROLLBACK")
             }
             None => Item::Rollback,
         },
-        "savepoint" => {
-            Item::Savepoint(format!("savepoint {}", tokens.get(1).ok_or_else(Refused::end)?.text), "SAVEPOINT")
-        }
+        "savepoint" => Item::Savepoint(
+            format!("savepoint {}", tokens.get(1).ok_or_else(Refused::end)?.text),
+            "SAVEPOINT",
+        ),
         "release" => {
             let name = tokens.iter().skip(1).find(|t| !t.is("savepoint")).ok_or_else(Refused::end)?;
             Item::Savepoint(format!("release {}", name.text), "RELEASE")
@@ -196,9 +200,9 @@ fn item(tokens: Vec<Token>) -> Result<Item, Refused> {
         "analyze" | "analyse" => Item::Nothing("ANALYZE"),
         "vacuum" => Item::Nothing("VACUUM"),
         "checkpoint" => Item::Nothing("CHECKPOINT"),
-        "declare" | "fetch" | "move" | "close" | "prepare" | "execute" | "listen" | "notify" | "lock" | "grant"
-        | "revoke" | "do" | "call" | "merge" | "comment" | "refresh" | "reindex" | "cluster" | "security"
-        | "reassign" | "import" | "load" => return Err(Refused::sqlite(&verb.to_uppercase())),
+        "declare" | "fetch" | "move" | "close" | "prepare" | "execute" | "listen" | "notify" | "lock"
+        | "grant" | "revoke" | "do" | "call" | "merge" | "comment" | "refresh" | "reindex" | "cluster"
+        | "security" | "reassign" | "import" | "load" => return Err(Refused::sqlite(&verb.to_uppercase())),
         _ => return Err(Refused::syntax(&near, at)),
     })
 }
@@ -209,7 +213,9 @@ fn query(tokens: Vec<Token>) -> Result<Sql, Refused> {
         select.extend(tokens.into_iter().skip(1));
         return query(select);
     }
-    let locks = tokens.windows(2).position(|w| matches!(w, [a, b] if a.is("for") && b.is_any(&["update", "share", "no", "key"])));
+    let locks = tokens
+        .windows(2)
+        .position(|w| matches!(w, [a, b] if a.is("for") && b.is_any(&["update", "share", "no", "key"])));
     let tokens: Vec<Token> = match locks {
         // Writers take turns here anyway.
         Some(at) => tokens.into_iter().take(at).collect(),
@@ -245,7 +251,7 @@ fn select_into(tokens: &[Token]) -> bool {
     into.is_some_and(|into| from.is_none_or(|from| into < from))
 }
 
-fn top_level<'a, T: std::borrow::Borrow<Token>>(tokens: &'a [T]) -> impl Iterator<Item = &'a Token> {
+fn top_level<T: std::borrow::Borrow<Token>>(tokens: &[T]) -> impl Iterator<Item = &Token> {
     let mut depth = 0usize;
     tokens.iter().map(std::borrow::Borrow::borrow).filter(move |t: &&Token| {
         match t.kind {
@@ -264,7 +270,13 @@ fn command(tokens: Vec<Token>, tag: &'static str, counts: bool) -> Result<Sql, R
     let catalogue = tokens.iter().any(Token::is_catalogue);
     if catalogue && tokens.iter().any(|t| t.is_name() && super::introspect::absent(&t.name())) {
         // Some of these are asked in words that SQLite does not know, and the answer is known without it.
-        return Ok(Sql { text: "select null as none where 0".to_owned(), tag, counts, compound, ..Sql::default() });
+        return Ok(Sql {
+            text: "select null as none where 0".to_owned(),
+            tag,
+            counts,
+            compound,
+            ..Sql::default()
+        });
     }
     Ok(Sql { text: rewrite(tokens)?, tag, counts, compound, catalogue, ddl: false, outputs, parameters })
 }
@@ -277,10 +289,9 @@ fn schema(tokens: Vec<Token>, tag: &'static str) -> Result<Item, Refused> {
 }
 
 fn create(tokens: Vec<Token>) -> Result<Item, Refused> {
-    let what = tokens
-        .iter()
-        .skip(1)
-        .find(|t| !t.is_any(&["temp", "temporary", "unique", "or", "replace", "unlogged", "global", "local"]));
+    let what = tokens.iter().skip(1).find(|t| {
+        !t.is_any(&["temp", "temporary", "unique", "or", "replace", "unlogged", "global", "local"])
+    });
     let Some(what) = what else { return Err(Refused::end()) };
     let compound = tokens.iter().any(|t| t.is_any(&["union", "intersect", "except"]));
     match what.lower().as_str() {
@@ -306,12 +317,49 @@ fn create(tokens: Vec<Token>) -> Result<Item, Refused> {
 /// PostgreSQL has more kinds of things than SQLite; what neither has is a syntax error.
 fn unknown(tokens: &[Token], verb: &str) -> Refused {
     const THINGS: &[&str] = &[
-        "access", "aggregate", "cast", "collation", "conversion", "database", "default", "domain", "event", "extension",
-        "foreign", "function", "group", "index", "language", "large", "materialized", "operator", "owned", "policy", "procedure",
-        "publication", "role", "routine", "rule", "schema", "sequence", "server", "statistics", "subscription", "system",
-        "tablespace", "text", "transform", "trigger", "type", "user", "view",
+        "access",
+        "aggregate",
+        "cast",
+        "collation",
+        "conversion",
+        "database",
+        "default",
+        "domain",
+        "event",
+        "extension",
+        "foreign",
+        "function",
+        "group",
+        "index",
+        "language",
+        "large",
+        "materialized",
+        "operator",
+        "owned",
+        "policy",
+        "procedure",
+        "publication",
+        "role",
+        "routine",
+        "rule",
+        "schema",
+        "sequence",
+        "server",
+        "statistics",
+        "subscription",
+        "system",
+        "tablespace",
+        "text",
+        "transform",
+        "trigger",
+        "type",
+        "user",
+        "view",
     ];
-    let what = tokens.iter().skip(1).find(|t| !t.is_any(&["or", "replace", "temp", "temporary", "constraint", "recursive"]));
+    let what = tokens
+        .iter()
+        .skip(1)
+        .find(|t| !t.is_any(&["or", "replace", "temp", "temporary", "constraint", "recursive"]));
     match what {
         None => Refused::end(),
         Some(what) if what.is_any(THINGS) => Refused::sqlite(&format!("{verb} {}", what.text.to_uppercase())),
@@ -412,12 +460,15 @@ fn copy(tokens: Vec<Token>) -> Result<Copy, Refused> {
     if format == "binary" || (is("binary").is_some() && is("format").is_none()) {
         return Err(Refused::sqlite("binary COPY"));
     }
-    if let Some(other) = options.iter().find(|t| t.is_any(&["quote", "escape", "force_quote", "where", "encoding"])) {
+    if let Some(other) =
+        options.iter().find(|t| t.is_any(&["quote", "escape", "force_quote", "where", "encoding"]))
+    {
         return Err(Refused::sqlite(&format!("COPY option {}", other.text.to_uppercase())));
     }
     let csv = format == "csv" || (is("csv").is_some() && is("format").is_none());
     let header = is("header").is_some() && !matches!(value("header").as_deref(), Some("false" | "off" | "0"));
-    let delimiter = value("delimiter").and_then(|d| d.bytes().next()).unwrap_or(if csv { b',' } else { b'\t' });
+    let delimiter =
+        value("delimiter").and_then(|d| d.bytes().next()).unwrap_or(if csv { b',' } else { b'\t' });
     let null = value("null").unwrap_or_else(|| if csv { String::new() } else { "\\N".to_owned() });
     Ok(Copy { select: query(select)?, insert, csv, header, delimiter, null: null.into_bytes() })
 }
@@ -464,7 +515,17 @@ fn outputs(tokens: &[Token]) -> Vec<Option<Output>> {
         }
         if depth == 0
             && token.is_any(&[
-                "from", "where", "group", "having", "order", "limit", "offset", "union", "intersect", "except", "window",
+                "from",
+                "where",
+                "group",
+                "having",
+                "order",
+                "limit",
+                "offset",
+                "union",
+                "intersect",
+                "except",
+                "window",
             ])
         {
             break;
@@ -485,7 +546,11 @@ fn output(item: &[&Token]) -> Option<Output> {
     let item = match item {
         // The name it is given does not matter.
         [rest @ .., a, _] if a.is("as") => rest,
-        [rest @ .., name] if rest.len() > 1 && name.kind == Shape::Word && rest.last().is_some_and(|t| t.kind == Shape::Close) => {
+        [rest @ .., name]
+            if rest.len() > 1
+                && name.kind == Shape::Word
+                && rest.last().is_some_and(|t| t.kind == Shape::Close) =>
+        {
             rest
         }
         all => all,
@@ -510,7 +575,9 @@ fn output(item: &[&Token]) -> Option<Output> {
     }
     let outer: Vec<&Token> = top_level(item).collect();
     let compares = |t: &&Token| {
-        t.compares() || t.is_any(&["is", "and", "or", "not", "in", "between", "exists", "similar"]) || t.text.contains('~')
+        t.compares()
+            || t.is_any(&["is", "and", "or", "not", "in", "between", "exists", "similar"])
+            || t.text.contains('~')
     };
     if !first.is("case") && outer.iter().any(compares) {
         return Some(Output::Of(Kind::Bool));
@@ -530,32 +597,70 @@ fn output(item: &[&Token]) -> Option<Output> {
             _ if first.is_any(&["true", "false"]) => Some(Output::Of(Kind::Bool)),
             _ if first.is("current_timestamp") => Some(Output::Of(Kind::Timestamptz)),
             _ if first.is("current_date") => Some(Output::Of(Kind::Date)),
-            _ if first.is_any(&["current_user", "session_user", "current_role", "current_catalog", "current_schema"]) => {
+            _ if first.is_any(&[
+                "current_user",
+                "session_user",
+                "current_role",
+                "current_catalog",
+                "current_schema",
+            ]) =>
+            {
                 Some(Output::Of(Kind::Name))
             }
             _ => None,
         };
     }
-    let called: Vec<&Token> = item.iter().copied().filter(|t| !t.is("pg_catalog") && t.kind != Shape::Dot).collect();
+    let called: Vec<&Token> =
+        item.iter().copied().filter(|t| !t.is("pg_catalog") && t.kind != Shape::Dot).collect();
     if !called.get(1).is_some_and(|t| t.kind == Shape::Open) {
         return None;
     }
     let kind = match called.first()?.lower().as_str() {
         "count" | "length" | "char_length" | "row_number" | "rank" | "dense_rank" | "nextval" => Kind::Int8,
         "sum" | "avg" | "total" => Kind::Numeric(None),
-        "upper" | "lower" | "substr" | "substring" | "replace" | "trim" | "ltrim" | "rtrim" | "left" | "right" | "reverse"
-        | "hex" | "concat" | "concat_ws" | "string_agg" | "group_concat" | "md5" | "version" | "strftime" | "printf"
-        | "format" | "quote" | "format_type" | "pg_get_expr" | "pg_get_indexdef" | "pg_get_constraintdef"
-        | "current_setting" | "set_config" | "pg_sleep" | "obj_description" | "col_description" => Kind::Text,
+        "upper"
+        | "lower"
+        | "substr"
+        | "substring"
+        | "replace"
+        | "trim"
+        | "ltrim"
+        | "rtrim"
+        | "left"
+        | "right"
+        | "reverse"
+        | "hex"
+        | "concat"
+        | "concat_ws"
+        | "string_agg"
+        | "group_concat"
+        | "md5"
+        | "version"
+        | "strftime"
+        | "printf"
+        | "format"
+        | "quote"
+        | "format_type"
+        | "pg_get_expr"
+        | "pg_get_indexdef"
+        | "pg_get_constraintdef"
+        | "current_setting"
+        | "set_config"
+        | "pg_sleep"
+        | "obj_description"
+        | "col_description" => Kind::Text,
         "pg_get_userbyid" | "current_database" | "current_schema" | "current_user" => Kind::Name,
         "now" | "transaction_timestamp" | "statement_timestamp" | "clock_timestamp" => Kind::Timestamptz,
         "pg_backend_pid" => Kind::Int4,
         "pg_table_is_visible" | "pg_is_in_recovery" | "has_table_privilege" => Kind::Bool,
         "random" => Kind::Float8,
         "min" | "max" | "coalesce" | "nullif" => {
-            return called.iter().skip(2).take_while(|t| t.kind != Shape::Close && t.kind != Shape::Comma).last().and_then(|t| {
-                (t.kind == Shape::Word).then(|| Output::Like(t.name()))
-            });
+            return called
+                .iter()
+                .skip(2)
+                .take_while(|t| t.kind != Shape::Close && t.kind != Shape::Comma)
+                .last()
+                .and_then(|t| (t.kind == Shape::Word).then(|| Output::Like(t.name())));
         }
         _ => return None,
     };
@@ -595,7 +700,11 @@ fn parameters(tokens: &[Token]) -> Vec<Option<Hint>> {
                 .and_then(|left| left.iter().rposition(|t| t.is_any(&["in", "between"])))
                 .filter(|i| tokens.get(*i..at).is_some_and(|run| run.iter().all(|t| t.part_of_list())));
             start.and_then(|i| {
-                let i = if tokens.get(i.wrapping_sub(1)).is_some_and(|t| t.is("not")) { i.wrapping_sub(2) } else { i.wrapping_sub(1) };
+                let i = if tokens.get(i.wrapping_sub(1)).is_some_and(|t| t.is("not")) {
+                    i.wrapping_sub(2)
+                } else {
+                    i.wrapping_sub(1)
+                };
                 tokens.get(i).and_then(Token::column)
             })
         };
@@ -615,7 +724,9 @@ fn insert_places(tokens: &[Token]) -> Vec<(usize, Hint)> {
     let Some(values) = tokens.iter().position(|t| t.is("values")) else { return places };
     let head = tokens.get(into + 1..values).unwrap_or_default();
     let open = head.iter().position(|t| t.kind == Shape::Open).unwrap_or(head.len());
-    let Some(table) = head.iter().take(open).filter(|t| t.is_name()).next_back().map(Token::name) else { return places };
+    let Some(table) = head.iter().take(open).rfind(|t| t.is_name()).map(Token::name) else {
+        return places;
+    };
     let columns: Vec<String> = head.iter().skip(open).filter(|t| t.is_name()).map(Token::name).collect();
     let (mut depth, mut place) = (0usize, 0usize);
     for (at, token) in tokens.iter().enumerate().skip(values + 1) {
@@ -724,12 +835,20 @@ fn rewrite(tokens: Vec<Token>) -> Result<String, Refused> {
             Shape::Word if token.is("interval") && next_is(&mut rest, Shape::Text) => {
                 return Err(Refused::sqlite("INTERVAL"));
             }
-            Shape::Word if token.is("array") && rest.peek().is_some_and(|t| t.text == "[" || t.kind == Shape::Open) => {
+            Shape::Word
+                if token.is("array")
+                    && rest.peek().is_some_and(|t| t.text == "[" || t.kind == Shape::Open) =>
+            {
                 return Err(Refused::sqlite("arrays"));
             }
             Shape::Word
-                if token.is_any(&["current_user", "session_user", "current_role", "current_catalog", "current_schema"])
-                    && !next_is(&mut rest, Shape::Open)
+                if token.is_any(&[
+                    "current_user",
+                    "session_user",
+                    "current_role",
+                    "current_catalog",
+                    "current_schema",
+                ]) && !next_is(&mut rest, Shape::Open)
                     && !next_is(&mut rest, Shape::Dot) =>
             {
                 out.push(token);
@@ -745,7 +864,10 @@ fn rewrite(tokens: Vec<Token>) -> Result<String, Refused> {
     let mut joined = false;
     for token in &out {
         // Two words that were put beside each other must not become one.
-        let joins = matches!(token.kind, Shape::Word | Shape::Quoted | Shape::Text | Shape::Number | Shape::Parameter(_));
+        let joins = matches!(
+            token.kind,
+            Shape::Word | Shape::Quoted | Shape::Text | Shape::Number | Shape::Parameter(_)
+        );
         if !text.is_empty() && (token.space || joined && joins) {
             text.push(' ');
         }
@@ -786,12 +908,14 @@ fn cast_type(rest: &mut std::iter::Peekable<std::vec::IntoIter<Token>>) -> Resul
         name = rest.next().ok_or_else(Refused::end)?;
     }
     let to = match name.name().as_str() {
-        "int2" | "int4" | "int8" | "int" | "integer" | "smallint" | "bigint" | "oid" | "xid" => CastTo::Affinity("integer"),
+        "int2" | "int4" | "int8" | "int" | "integer" | "smallint" | "bigint" | "oid" | "xid" => {
+            CastTo::Affinity("integer")
+        }
         "float4" | "float8" | "real" | "double" => CastTo::Affinity("real"),
         "numeric" | "decimal" => CastTo::Affinity("numeric"),
         "bytea" => CastTo::Affinity("blob"),
-        "text" | "varchar" | "character" | "char" | "bpchar" | "name" | "date" | "timestamp" | "timestamptz" | "json"
-        | "jsonb" | "uuid" | "unknown" => CastTo::Affinity("text"),
+        "text" | "varchar" | "character" | "char" | "bpchar" | "name" | "date" | "timestamp"
+        | "timestamptz" | "json" | "jsonb" | "uuid" | "unknown" => CastTo::Affinity("text"),
         "bool" | "boolean" => CastTo::Bool,
         "regclass" | "regtype" | "regproc" | "regnamespace" | "regrole" => CastTo::Registry,
         other => return Err(Refused::sqlite(&format!("type {other}"))),
@@ -895,9 +1019,12 @@ impl Token {
     /// The name it stands for: folded, or unquoted.
     fn name(&self) -> String {
         match self.kind {
-            Shape::Quoted => {
-                self.text.trim_start_matches('"').strip_suffix('"').unwrap_or(&self.text).replace("\"\"", "\"")
-            }
+            Shape::Quoted => self
+                .text
+                .trim_start_matches('"')
+                .strip_suffix('"')
+                .unwrap_or(&self.text)
+                .replace("\"\"", "\""),
             _ => self.lower(),
         }
     }
@@ -919,7 +1046,8 @@ impl Token {
     }
 
     fn compares(&self) -> bool {
-        matches!(self.text.as_str(), "=" | "<" | ">" | "<=" | ">=" | "<>" | "!=") || self.is_any(&["like", "ilike"])
+        matches!(self.text.as_str(), "=" | "<" | ">" | "<=" | ">=" | "<>" | "!=")
+            || self.is_any(&["like", "ilike"])
     }
 
     fn part_of_list(&self) -> bool {
@@ -929,7 +1057,10 @@ impl Token {
 
     /// A word before a parenthesis that is not a function's name.
     fn is_keyword(&self) -> bool {
-        self.is_any(&["in", "and", "or", "not", "select", "where", "from", "on", "then", "else", "when", "values", "any", "as", "by", "case"])
+        self.is_any(&[
+            "in", "and", "or", "not", "select", "where", "from", "on", "then", "else", "when", "values",
+            "any", "as", "by", "case",
+        ])
     }
 
     fn is_catalogue(&self) -> bool {
@@ -988,12 +1119,15 @@ fn tokens(text: &str) -> Result<Vec<Token>, Refused> {
                     })?;
                     (Shape::Parameter(n), 1 + digits, None)
                 } else {
-                    let (len, value) = dollar(rest).ok_or_else(|| unterminated("dollar-quoted string", start))?;
+                    let (len, value) =
+                        dollar(rest).ok_or_else(|| unterminated("dollar-quoted string", start))?;
                     (Shape::Text, len, Some(format!("'{}'", value.replace('\'', "''"))))
                 }
             }
             b'0'..=b'9' => (Shape::Number, number(rest), None),
-            b'.' if rest.as_bytes().get(1).is_some_and(u8::is_ascii_digit) => (Shape::Number, number(rest), None),
+            b'.' if rest.as_bytes().get(1).is_some_and(u8::is_ascii_digit) => {
+                (Shape::Number, number(rest), None)
+            }
             b'(' => (Shape::Open, 1, None),
             b')' => (Shape::Close, 1, None),
             b',' => (Shape::Comma, 1, None),
@@ -1153,7 +1287,15 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_sql() {
-        for text in ["lockgate refused 01JD", "!", "select `a`", "select 'open", "attach 'x' as y", "pragma user_version", "%"] {
+        for text in [
+            "lockgate refused 01JD",
+            "!",
+            "select `a`",
+            "select 'open",
+            "attach 'x' as y",
+            "pragma user_version",
+            "%",
+        ] {
             assert_eq!(read(text).unwrap_err().sqlstate, "42601", "{text}");
         }
         assert_eq!(read("select array[1]").unwrap_err().sqlstate, "0A000");
@@ -1165,8 +1307,14 @@ mod tests {
     #[test]
     fn knows_parameters_by_their_neighbours() {
         let column = |c: &str| Some(Hint::Column(c.to_owned()));
-        assert_eq!(sql("select * from t where id = $1 limit $2").parameters, [column("id"), Some(Hint::Of(Kind::Int8))]);
-        assert_eq!(sql("select $1::bool where t.x in ($2, $3)").parameters, [Some(Hint::Of(Kind::Bool)), column("x"), column("x")]);
+        assert_eq!(
+            sql("select * from t where id = $1 limit $2").parameters,
+            [column("id"), Some(Hint::Of(Kind::Int8))]
+        );
+        assert_eq!(
+            sql("select $1::bool where t.x in ($2, $3)").parameters,
+            [Some(Hint::Of(Kind::Bool)), column("x"), column("x")]
+        );
         assert_eq!(sql("insert into t (a, b) values ($1, $2)").parameters, [column("t.a"), column("t.b")]);
         assert_eq!(sql("insert into t values ($1)").parameters, [Some(Hint::Place("t".into(), 0))]);
         assert_eq!(sql("update t set a = $2 where $1 = t.b").parameters, [column("b"), column("a")]);
@@ -1175,27 +1323,27 @@ mod tests {
     #[test]
     fn knows_outputs_by_their_words() {
         let of = |k| Some(Output::Of(k));
-        assert_eq!(sql("select count(*), upper(x) u, x::int8, x, 1, t.* from t").outputs, [
-            of(Kind::Int8),
-            of(Kind::Text),
-            of(Kind::Int8),
-            None,
-            of(Kind::Int4),
-            Some(Output::Star)
-        ]);
+        assert_eq!(
+            sql("select count(*), upper(x) u, x::int8, x, 1, t.* from t").outputs,
+            [of(Kind::Int8), of(Kind::Text), of(Kind::Int8), None, of(Kind::Int4), Some(Output::Star)]
+        );
         assert_eq!(sql("select max(p.amount) from p").outputs, [Some(Output::Like("amount".into()))]);
         assert_eq!(sql("delete from t where 1=1 returning count(*)").outputs, [of(Kind::Int8)]);
     }
 
     #[test]
     fn reads_copy() {
-        let Item::Copy(copy) = read("copy payments (id, email) to stdout with (format csv, header)").unwrap().remove(0) else {
+        let Item::Copy(copy) =
+            read("copy payments (id, email) to stdout with (format csv, header)").unwrap().remove(0)
+        else {
             panic!("not a copy")
         };
         assert!(copy.csv && copy.header && copy.insert.is_none());
         assert_eq!(copy.select.text, "select id, email from payments");
         assert!(read("copy payments to '/tmp/x'").is_err());
-        let Item::Copy(copy) = read("copy payments from stdin").unwrap().remove(0) else { panic!("not a copy") };
+        let Item::Copy(copy) = read("copy payments from stdin").unwrap().remove(0) else {
+            panic!("not a copy")
+        };
         assert_eq!(copy.insert.as_deref(), Some("insert into payments"));
     }
 }

@@ -33,7 +33,8 @@ pub(crate) fn table_oid(db: &Connection, name: &str) -> rusqlite::Result<u32> {
     if let Some(table) = made(name) {
         return Ok(table.oid);
     }
-    let row: i64 = db.query_row("select rowid from main.sqlite_schema where name = ?1", [name], |r| r.get(0))?;
+    let row: i64 =
+        db.query_row("select rowid from main.sqlite_schema where name = ?1", [name], |r| r.get(0))?;
     Ok(OID_VISITOR.saturating_add(u32::try_from(row).unwrap_or(u32::MAX / 2)))
 }
 
@@ -43,8 +44,12 @@ pub(crate) fn attribute(db: &Connection, table: &str, column: &str) -> rusqlite:
         let at = table.columns.iter().position(|c| c.name.eq_ignore_ascii_case(column));
         return Ok(at.and_then(|at| i16::try_from(at + 1).ok()).unwrap_or(101));
     }
-    db.query_row("select cid + 1 from pragma_table_xinfo(?1) where name = ?2 collate nocase", [table, column], |r| r.get(0))
-        .or(Ok(101))
+    db.query_row(
+        "select cid + 1 from pragma_table_xinfo(?1) where name = ?2 collate nocase",
+        [table, column],
+        |r| r.get(0),
+    )
+    .or(Ok(101))
 }
 
 fn made(name: &str) -> Option<&'static data::Made> {
@@ -85,7 +90,8 @@ pub(crate) fn absent(name: &str) -> bool {
 impl Catalogue {
     /// Makes the catalogue tables anew when the schema has changed.
     pub(crate) fn refresh(&mut self, db: &Connection) -> rusqlite::Result<()> {
-        let version: i64 = db.query_row("select schema_version from pragma_schema_version", (), |r| r.get(0))?;
+        let version: i64 =
+            db.query_row("select schema_version from pragma_schema_version", (), |r| r.get(0))?;
         if self.seen == Some(version) {
             return Ok(());
         }
@@ -118,10 +124,14 @@ impl Catalogue {
             let relkind = if kind == "view" { "v" } else { "r" };
             names.relations.insert(oid, name.clone());
             if kind == "view" {
-                let body = sql.split_once(" as ").or_else(|| sql.split_once(" AS ")).map_or(sql.as_str(), |(_, b)| b);
+                let body = sql
+                    .split_once(" as ")
+                    .or_else(|| sql.split_once(" AS "))
+                    .map_or(sql.as_str(), |(_, b)| b);
                 names.definitions.insert(oid, body.to_owned());
             }
-            let mut columns = db.prepare("select name, type, \"notnull\", pk, dflt_value from pragma_table_xinfo(?1)")?;
+            let mut columns =
+                db.prepare("select name, type, \"notnull\", pk, dflt_value from pragma_table_xinfo(?1)")?;
             let columns: Vec<(String, String, bool, i64, Option<String>)> = columns
                 .query_map([name], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?)))?
                 .collect::<rusqlite::Result<_>>()?;
@@ -155,7 +165,15 @@ impl Catalogue {
                 db.query_row("select count(*) from pragma_foreign_key_list(?1)", [name], |r| r.get(0))?;
             let indexes = objects.iter().any(|(_, k, _, t, _)| k == "index" && t == name) || keys;
             let am = (relkind == "r").then_some(2);
-            class.execute(params![oid, name, relkind, indexes, foreign > 0, columns.len() as i64, am.unwrap_or(0)])?;
+            class.execute(params![
+                oid,
+                name,
+                relkind,
+                indexes,
+                foreign > 0,
+                columns.len() as i64,
+                am.unwrap_or(0)
+            ])?;
             db.execute(
                 "insert into information_schema_tables values (?1, 'public', ?2, ?3)",
                 params![DATABASE, name, if relkind == "v" { "VIEW" } else { "BASE TABLE" }],
@@ -199,13 +217,18 @@ impl Catalogue {
         let name = format!("{table}_pkey");
         let list = key.join(", ");
         class.execute(params![index, name, "i", false, false, key.len() as i64, 403])?;
-        db.execute("insert into pg_index (indexrelid, indrelid, indisprimary, indisunique) values (?1, ?2, 1, 1)", [index, oid])?;
+        db.execute(
+            "insert into pg_index (indexrelid, indrelid, indisprimary, indisunique) values (?1, ?2, 1, 1)",
+            [index, oid],
+        )?;
         db.execute(
             "insert into pg_constraint (oid, conname, contype, conrelid, conindid) values (?1, ?2, 'p', ?3, ?4)",
             params![index + 1, name, oid, index],
         )?;
         names.relations.insert(index, name.clone());
-        names.definitions.insert(index, format!("CREATE UNIQUE INDEX {name} ON public.{table} USING btree ({list})"));
+        names
+            .definitions
+            .insert(index, format!("CREATE UNIQUE INDEX {name} ON public.{table} USING btree ({list})"));
         names.definitions.insert(index + 1, format!("PRIMARY KEY ({list})"));
         Ok(true)
     }
@@ -226,7 +249,8 @@ impl Catalogue {
         }
         let oid = i64::from(OID_VISITOR) + rowid;
         let mut columns = db.prepare("select coalesce(name, '?') from pragma_index_info(?1)")?;
-        let columns: Vec<String> = columns.query_map([name], |r| r.get(0))?.collect::<rusqlite::Result<_>>()?;
+        let columns: Vec<String> =
+            columns.query_map([name], |r| r.get(0))?.collect::<rusqlite::Result<_>>()?;
         let unique = sql.to_ascii_lowercase().starts_with("create unique");
         let word = if unique { "UNIQUE INDEX" } else { "INDEX" };
         class.execute(params![oid, name, "i", false, false, columns.len() as i64, 403])?;
@@ -235,7 +259,8 @@ impl Catalogue {
             params![oid, table_oid(db, table)?, unique],
         )?;
         names.relations.insert(oid, name.to_owned());
-        let definition = format!("CREATE {word} {name} ON public.{table} USING btree ({})", columns.join(", "));
+        let definition =
+            format!("CREATE {word} {name} ON public.{table} USING btree ({})", columns.join(", "));
         db.execute("insert into pg_indexes values ('public', ?1, ?2, ?3)", params![table, name, definition])?;
         names.definitions.insert(oid, definition);
         Ok(())
@@ -310,7 +335,9 @@ impl Catalogue {
         ] {
             db.create_scalar_function(name, -1, fixed, move |_| Ok(value))?;
         }
-        for name in ["pg_get_expr", "obj_description", "col_description", "shobj_description", "array_to_string"] {
+        for name in
+            ["pg_get_expr", "obj_description", "col_description", "shobj_description", "array_to_string"]
+        {
             db.create_scalar_function(name, -1, fixed, |_| Ok(None::<String>))?;
         }
         for (name, value) in [
@@ -347,16 +374,28 @@ impl Catalogue {
             if let Ok(oid) = name.parse::<i64>() {
                 return Ok(oid);
             }
-            let known = names.lock().ok().and_then(|n| n.relations.iter().find(|(_, v)| **v == name).map(|(k, _)| *k));
+            let known = names
+                .lock()
+                .ok()
+                .and_then(|n| n.relations.iter().find(|(_, v)| **v == name).map(|(k, _)| *k));
             known
-                .or_else(|| EVERY_KIND.iter().find(|k| type_name(**k) == name || k.name() == name).map(|k| k.oid().into()))
+                .or_else(|| {
+                    EVERY_KIND
+                        .iter()
+                        .find(|k| type_name(**k) == name || k.name() == name)
+                        .map(|k| k.oid().into())
+                })
                 .ok_or_else(|| rusqlite::Error::UserFunctionError(format!("no such table: {name}").into()))
         })?;
         db.create_scalar_function("format_type", 2, fixed, |c| {
             let (Some(oid), modifier) = (number(c)?, c.get::<Option<i64>>(1)?) else { return Ok(None) };
-            let Some(kind) = u32::try_from(oid).ok().and_then(Kind::of_oid) else { return Ok(Some("???".to_owned())) };
+            let Some(kind) = u32::try_from(oid).ok().and_then(Kind::of_oid) else {
+                return Ok(Some("???".to_owned()));
+            };
             Ok(Some(match (kind, modifier) {
-                (Kind::Numeric(_), Some(m)) if m >= 4 => format!("numeric({},{})", (m - 4) >> 16, (m - 4) & 0xffff),
+                (Kind::Numeric(_), Some(m)) if m >= 4 => {
+                    format!("numeric({},{})", (m - 4) >> 16, (m - 4) & 0xffff)
+                }
                 _ => kind.name().to_owned(),
             }))
         })?;
@@ -365,13 +404,17 @@ impl Catalogue {
             Ok(setting(&name.to_ascii_lowercase()))
         })?;
         db.create_scalar_function("set_config", 3, plain, |c| c.get::<Option<String>>(1))?;
-        db.create_scalar_function("pg_partition_ancestors", 1, fixed, |c| c.get::<rusqlite::types::Value>(0))?;
+        db.create_scalar_function("pg_partition_ancestors", 1, fixed, |c| {
+            c.get::<rusqlite::types::Value>(0)
+        })?;
         db.create_scalar_function("quote_ident", 1, fixed, |c| c.get::<Option<String>>(0))?;
         db.create_scalar_function("pg_bool", 1, fixed, |c| {
             Ok(match c.get::<rusqlite::types::Value>(0)? {
                 rusqlite::types::Value::Null => None,
                 rusqlite::types::Value::Integer(i) => Some(i != 0),
-                rusqlite::types::Value::Text(t) => Some(matches!(t.as_str(), "t" | "true" | "on" | "yes" | "1")),
+                rusqlite::types::Value::Text(t) => {
+                    Some(matches!(t.as_str(), "t" | "true" | "on" | "yes" | "1"))
+                }
                 _ => Some(false),
             })
         })?;
@@ -382,16 +425,19 @@ impl Catalogue {
         let fixed = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
         // X REGEXP Y calls regexp(Y, X).
         db.create_scalar_function("regexp", 2, fixed, |c| {
-            let (Some(pattern), Some(text)) = (c.get::<Option<String>>(0)?, c.get::<Option<String>>(1)?) else {
+            let (Some(pattern), Some(text)) = (c.get::<Option<String>>(0)?, c.get::<Option<String>>(1)?)
+            else {
                 return Ok(None);
             };
-            let regex = regex_lite::Regex::new(&pattern)
-                .map_err(|e| rusqlite::Error::UserFunctionError(format!("invalid regular expression: {e}").into()))?;
+            let regex = regex_lite::Regex::new(&pattern).map_err(|e| {
+                rusqlite::Error::UserFunctionError(format!("invalid regular expression: {e}").into())
+            })?;
             Ok(Some(regex.is_match(&text)))
         })?;
         // X MATCH Y calls match(Y, X); it stands for ILIKE here.
         db.create_scalar_function("match", 2, fixed, |c| {
-            let (Some(pattern), Some(text)) = (c.get::<Option<String>>(0)?, c.get::<Option<String>>(1)?) else {
+            let (Some(pattern), Some(text)) = (c.get::<Option<String>>(0)?, c.get::<Option<String>>(1)?)
+            else {
                 return Ok(None);
             };
             let mut regex = String::from("(?is)^");
@@ -400,7 +446,8 @@ impl Catalogue {
                 match ch {
                     '%' => regex.push_str(".*"),
                     '_' => regex.push('.'),
-                    '\\' => regex.push_str(&regex_lite::escape(&chars.next().map(String::from).unwrap_or_default())),
+                    '\\' => regex
+                        .push_str(&regex_lite::escape(&chars.next().map(String::from).unwrap_or_default())),
                     other => regex.push_str(&regex_lite::escape(&other.to_string())),
                 }
             }
@@ -413,11 +460,15 @@ impl Catalogue {
             Ok(c.get::<Option<String>>(0)?.map(|t| t.chars().rev().collect::<String>()))
         })?;
         db.create_scalar_function("left", 2, fixed, |c| {
-            let (Some(text), Some(n)) = (c.get::<Option<String>>(0)?, c.get::<Option<i64>>(1)?) else { return Ok(None) };
+            let (Some(text), Some(n)) = (c.get::<Option<String>>(0)?, c.get::<Option<i64>>(1)?) else {
+                return Ok(None);
+            };
             Ok(Some(text.chars().take(cut(&text, n)).collect::<String>()))
         })?;
         db.create_scalar_function("right", 2, fixed, |c| {
-            let (Some(text), Some(n)) = (c.get::<Option<String>>(0)?, c.get::<Option<i64>>(1)?) else { return Ok(None) };
+            let (Some(text), Some(n)) = (c.get::<Option<String>>(0)?, c.get::<Option<i64>>(1)?) else {
+                return Ok(None);
+            };
             let keep = cut(&text, n);
             Ok(Some(text.chars().skip(text.chars().count() - keep).collect::<String>()))
         })?;
@@ -445,7 +496,10 @@ fn number(c: &rusqlite::functions::Context<'_>) -> rusqlite::Result<Option<i64>>
 
 fn cancelled() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(
-        rusqlite::ffi::Error { code: rusqlite::ErrorCode::OperationInterrupted, extended_code: rusqlite::ffi::SQLITE_INTERRUPT },
+        rusqlite::ffi::Error {
+            code: rusqlite::ErrorCode::OperationInterrupted,
+            extended_code: rusqlite::ffi::SQLITE_INTERRUPT,
+        },
         None,
     )
 }
@@ -458,7 +512,11 @@ fn now() -> String {
 }
 
 pub(crate) fn version() -> String {
-    format!("PostgreSQL {} (lockgate demo: SQLite {} behind the PostgreSQL protocol)", short_version(), rusqlite::version())
+    format!(
+        "PostgreSQL {} (lockgate demo: SQLite {} behind the PostgreSQL protocol)",
+        short_version(),
+        rusqlite::version()
+    )
 }
 
 pub(crate) fn short_version() -> String {
@@ -477,10 +535,16 @@ pub(crate) fn setting(name: &str) -> Option<String> {
         "datestyle" => "ISO, MDY".to_owned(),
         "intervalstyle" => "postgres".to_owned(),
         "standard_conforming_strings" | "integer_datetimes" => "on".to_owned(),
-        "is_superuser" | "transaction_read_only" | "default_transaction_read_only" | "in_hot_standby" | "ssl" | "row_security" => {
-            "off".to_owned()
-        }
-        "statement_timeout" | "lock_timeout" | "idle_in_transaction_session_timeout" | "extra_float_digits" => "0".to_owned(),
+        "is_superuser"
+        | "transaction_read_only"
+        | "default_transaction_read_only"
+        | "in_hot_standby"
+        | "ssl"
+        | "row_security" => "off".to_owned(),
+        "statement_timeout"
+        | "lock_timeout"
+        | "idle_in_transaction_session_timeout"
+        | "extra_float_digits" => "0".to_owned(),
         "max_identifier_length" => "63".to_owned(),
         "max_connections" => super::database::SESSIONS_MAX.to_string(),
         "application_name" => String::new(),

@@ -75,7 +75,8 @@ pub(crate) struct DemoArgs {
 pub(crate) fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     log();
     // Before the first thread: a signal must find us listening.
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).context("wait for signals")?;
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).context("wait for signals")?;
     let home = Home::open(args.dir.as_deref())?;
     let database = Database::start().context("start the demo database")?;
     let mut port = args.port;
@@ -86,7 +87,10 @@ pub(crate) fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         match assemble::start(settings) {
             Ok(gateway) => break (gateway, facts),
             // Somebody was faster: on to the next one.
-            Err(_) if TcpListener::bind(address).is_err() && address.port() < args.port.saturating_add(PORTS) => {
+            Err(_)
+                if TcpListener::bind(address).is_err()
+                    && address.port() < args.port.saturating_add(PORTS) =>
+            {
                 port = address.port() + 1;
             }
             Err(error) => return Err(error.context("start the gateway")),
@@ -120,7 +124,8 @@ fn log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LOCKGATE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     // A second start in one process (a test) keeps the first.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).compact().try_init();
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).compact().try_init();
 }
 
 /// What somebody needs to know of a running demo: printed by `--json`, kept in `demo.json`, read by `lockgate sql`.
@@ -256,7 +261,11 @@ impl Home {
     /// Everything the gateway reads, and `demo.json` for `lockgate sql`.
     fn write(&self, database: &Database, address: SocketAddr) -> anyhow::Result<Facts> {
         let token = Zeroizing::new(format!("lgd_{}", &*random(24)?));
-        let digest: String = digest::digest(&digest::SHA256, token.as_bytes()).as_ref().iter().map(|b| format!("{b:02x}")).collect();
+        let digest: String = digest::digest(&digest::SHA256, token.as_bytes())
+            .as_ref()
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
         let config = include_str!("lockgate.yaml")
             .replace("@LISTEN@", &address.to_string())
             .replace("@ANA@", &verifier(PASSWORD)?)
@@ -274,10 +283,18 @@ impl Home {
         self.file("tls.crt", certificates.server.as_bytes())?;
         self.file("tls.key", certificates.key.as_bytes())?;
         // Somebody who listens everywhere still reaches it here.
-        let host = if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
+        let host =
+            if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
         let in_url = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-        let dsn = |name: &str| Some(format!("postgresql://{name}:{PASSWORD}@{in_url}:{}/{}", address.port(), data::DATABASE));
-        let who = |name: &str, group: &str| Who { name: name.to_owned(), group: group.to_owned(), dsn: dsn(name), token_file: None };
+        let dsn = |name: &str| {
+            Some(format!("postgresql://{name}:{PASSWORD}@{in_url}:{}/{}", address.port(), data::DATABASE))
+        };
+        let who = |name: &str, group: &str| Who {
+            name: name.to_owned(),
+            group: group.to_owned(),
+            dsn: dsn(name),
+            token_file: None,
+        };
         let agent = Who { dsn: None, token_file: Some(self.dir.join("agent.token")), ..who(AGENT, "agents") };
         let facts = Facts {
             port: address.port(),
@@ -339,7 +356,10 @@ struct Certificates {
 
 impl Certificates {
     fn make(ip: IpAddr) -> anyhow::Result<Certificates> {
-        use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+        use rcgen::{
+            BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+            KeyUsagePurpose,
+        };
         let ca_key = KeyPair::generate().context("make a key")?;
         let mut ca = CertificateParams::new(Vec::new())?;
         ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -364,7 +384,9 @@ impl Certificates {
 /// `SCRAM-SHA-256$…` for a password, with a salt of its own (RFC 5802; scram-common.c).
 fn verifier(password: &str) -> anyhow::Result<String> {
     let mut salt = [0u8; 16];
-    ring::rand::SystemRandom::new().fill(&mut salt).map_err(|_| anyhow::anyhow!("the system has no random numbers"))?;
+    ring::rand::SystemRandom::new()
+        .fill(&mut salt)
+        .map_err(|_| anyhow::anyhow!("the system has no random numbers"))?;
     let iterations = NonZeroU32::new(SCRAM_ITERATIONS).context("iterations")?;
     let mut salted = Zeroizing::new([0u8; 32]);
     pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, &salt, password.as_bytes(), salted.as_mut());
@@ -381,7 +403,9 @@ fn verifier(password: &str) -> anyhow::Result<String> {
 
 fn random(bytes: usize) -> anyhow::Result<Zeroizing<String>> {
     let mut buffer = Zeroizing::new(vec![0u8; bytes]);
-    ring::rand::SystemRandom::new().fill(&mut buffer).map_err(|_| anyhow::anyhow!("the system has no random numbers"))?;
+    ring::rand::SystemRandom::new()
+        .fill(&mut buffer)
+        .map_err(|_| anyhow::anyhow!("the system has no random numbers"))?;
     Ok(Zeroizing::new(URL_SAFE_NO_PAD.encode(&*buffer)))
 }
 
@@ -408,7 +432,9 @@ fn headline(gateway: &Gateway, database: &Database, facts: &Facts) -> String {
 }
 
 fn screen(gateway: &Gateway, database: &Database, facts: &Facts) -> String {
-    let dsn = |name: &str| facts.identities.iter().find(|w| w.name == name).and_then(|w| w.dsn.clone()).unwrap_or_default();
+    let dsn = |name: &str| {
+        facts.identities.iter().find(|w| w.name == name).and_then(|w| w.dsn.clone()).unwrap_or_default()
+    };
     let config = short(&facts.config);
     let elsewhere = if place(1).as_deref() == Some(facts.dir.as_path()) {
         String::new()

@@ -17,7 +17,9 @@ use pgwire::api::{ClientInfo as _, METADATA_USER, PgWireConnectionState};
 use pgwire::error::{ErrorInfo, PgWireError};
 use pgwire::messages::copy::{CopyData, CopyDone, CopyInResponse, CopyOutResponse};
 use pgwire::messages::data::{DataRow, FieldDescription, NoData, ParameterDescription, RowDescription};
-use pgwire::messages::extendedquery::{Bind, BindComplete, CloseComplete, Execute, Parse, ParseComplete, PortalSuspended};
+use pgwire::messages::extendedquery::{
+    Bind, BindComplete, CloseComplete, Execute, Parse, ParseComplete, PortalSuspended,
+};
 use pgwire::messages::response::{
     CommandComplete, EmptyQueryResponse, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus,
 };
@@ -71,7 +73,14 @@ pub(crate) async fn serve(
             Some(Ok(message)) => {
                 if let Err(error) = shared.login.on_startup(&mut socket, message).await {
                     let info = ErrorInfo::from(error);
-                    let error = Failure { severity: "FATAL", detail: None, hint: None, at: None, sqlstate: info.code, message: info.message };
+                    let error = Failure {
+                        severity: "FATAL",
+                        detail: None,
+                        hint: None,
+                        at: None,
+                        sqlstate: info.code,
+                        message: info.message,
+                    };
                     socket.send(Say::ErrorResponse(error.into())).await?;
                     return Ok(());
                 }
@@ -166,7 +175,7 @@ struct Failure {
 /// What may end the handling of a message: an error for the client, or the connection.
 #[derive(Debug)]
 enum Stop {
-    Failed(Failure),
+    Failed(Box<Failure>),
     Gone(anyhow::Error),
 }
 
@@ -202,7 +211,7 @@ impl Session {
                 Err(Stop::Gone(error)) => return Err(error),
                 Err(Stop::Failed(failure)) => {
                     self.fail()?;
-                    self.socket.feed(Say::ErrorResponse(failure.into())).await?;
+                    self.socket.feed(Say::ErrorResponse((*failure).into())).await?;
                     if simple {
                         self.ready().await?;
                     } else {
@@ -235,8 +244,12 @@ impl Session {
             Hear::Describe(describe) => {
                 let name = describe.name.unwrap_or_default();
                 if describe.target_type == b'S' {
-                    let prepared = self.statements.get(&name).ok_or_else(|| Failure::no_statement(&name))?.clone();
-                    self.say(Say::ParameterDescription(ParameterDescription::new(prepared.parameters.clone()))).await?;
+                    let prepared =
+                        self.statements.get(&name).ok_or_else(|| Failure::no_statement(&name))?.clone();
+                    self.say(Say::ParameterDescription(ParameterDescription::new(
+                        prepared.parameters.clone(),
+                    )))
+                    .await?;
                     self.describe(&prepared.columns, &[]).await?;
                 } else {
                     let portal = self.portals.get(&name).ok_or_else(|| Failure::no_portal(&name))?;
@@ -260,7 +273,7 @@ impl Session {
                     // The transaction, if it was ours, went when the error came.
                 } else if let Err(Stop::Failed(failure)) = self.finish() {
                     self.fail()?;
-                    self.say(Say::ErrorResponse(failure.into())).await?;
+                    self.say(Say::ErrorResponse((*failure).into())).await?;
                 }
                 self.ready().await?;
             }
@@ -340,7 +353,8 @@ impl Session {
                 self.tag(tag).await?;
             }
             Item::Show(name) => {
-                let Some(value) = self.settings.get(name).cloned().or_else(|| introspect::setting(name)) else {
+                let Some(value) = self.settings.get(name).cloned().or_else(|| introspect::setting(name))
+                else {
                     let message = format!("unrecognized configuration parameter \"{name}\"");
                     return Err(Failure::new("42704", &message).into());
                 };
@@ -348,7 +362,9 @@ impl Session {
                     self.describe(&show_columns(name), &[]).await?;
                 }
                 let mut row = BytesMut::new();
-                Kind::Text.encode(ValueRef::Text(value.as_bytes()), false, &mut row).map_err(Failure::from)?;
+                Kind::Text
+                    .encode(ValueRef::Text(value.as_bytes()), false, &mut row)
+                    .map_err(Failure::from)?;
                 self.say(Say::DataRow(DataRow::new(row, 1))).await?;
                 self.tag("SHOW").await?;
             }
@@ -363,7 +379,9 @@ impl Session {
                 }
                 for step in steps {
                     let mut row = BytesMut::new();
-                    Kind::Text.encode(ValueRef::Text(step.as_bytes()), false, &mut row).map_err(Failure::from)?;
+                    Kind::Text
+                        .encode(ValueRef::Text(step.as_bytes()), false, &mut row)
+                        .map_err(Failure::from)?;
                     self.say(Say::DataRow(DataRow::new(row, 1))).await?;
                 }
                 self.tag("EXPLAIN").await?;
@@ -405,7 +423,8 @@ impl Session {
                 self.settings.insert(name.to_owned(), value.to_owned());
                 if let Some(name) = reported {
                     let value = if name == "client_encoding" { "UTF8" } else { value };
-                    self.say(Say::ParameterStatus(ParameterStatus::new(name.to_owned(), value.to_owned()))).await?;
+                    self.say(Say::ParameterStatus(ParameterStatus::new(name.to_owned(), value.to_owned())))
+                        .await?;
                 }
             }
             Some(_) => {}
@@ -420,7 +439,9 @@ impl Session {
         let name = parse.name.unwrap_or_default();
         let mut items = dialect::read(&parse.query).map_err(|r| Failure::refused(r, &parse.query))?;
         if items.len() > 1 {
-            return Err(Failure::new("42601", "cannot insert multiple commands into a prepared statement").into());
+            return Err(
+                Failure::new("42601", "cannot insert multiple commands into a prepared statement").into()
+            );
         }
         let item = items.pop();
         if item.is_some() {
@@ -480,11 +501,12 @@ impl Session {
                 Some(bytes) => match Kind::of_oid(*oid) {
                     Some(kind) => kind.decode(bytes, binary).map_err(Failure::from)?,
                     None if binary => return Err(Failure::from(Unfit::Unknown(*oid)).into()),
-                    None => Kind::Text.from_text(bytes).map_err(Failure::from)?,
+                    None => Kind::Text.read_text(bytes).map_err(Failure::from)?,
                 },
             });
         }
-        let portal = Portal { prepared, values, formats: bind.result_column_format_codes, kept: None, done: false };
+        let portal =
+            Portal { prepared, values, formats: bind.result_column_format_codes, kept: None, done: false };
         self.portals.insert(bind.portal_name.unwrap_or_default(), portal);
         self.say(Say::BindComplete(BindComplete::new())).await
     }
@@ -529,7 +551,11 @@ impl Session {
                             sent += 1;
                         }
                         left = kept.len();
-                        tag = if sql.counts && !prepared.columns.is_empty() { counted(sql, sent) } else { whole.clone() };
+                        tag = if sql.counts && !prepared.columns.is_empty() {
+                            counted(sql, sent)
+                        } else {
+                            whole.clone()
+                        };
                     }
                     // PostgreSQL too says "suspended" when the limit was met exactly.
                     if left > 0 || sent == limit {
@@ -547,7 +573,17 @@ impl Session {
                     self.tag(&counted(sql, sent)).await?;
                 } else {
                     let how = Some((prepared.columns.as_slice(), None));
-                    stream(&self.db, &mut self.socket, &text, sql, &portal.values, &portal.formats, how, None).await?;
+                    stream(
+                        &self.db,
+                        &mut self.socket,
+                        &text,
+                        sql,
+                        &portal.values,
+                        &portal.formats,
+                        how,
+                        None,
+                    )
+                    .await?;
                     portal.done = true;
                     self.after(sql);
                 }
@@ -602,7 +638,11 @@ impl Session {
                 Some(Err(error)) => return Err(Stop::Gone(error.into())),
                 Some(Ok(Hear::CopyData(data))) => {
                     if bytes.len() + data.data.len() > PORTAL_BYTES_MAX {
-                        return Err(Failure::new("54000", "the demo database takes no COPY as large as this").into());
+                        return Err(Failure::new(
+                            "54000",
+                            "the demo database takes no COPY as large as this",
+                        )
+                        .into());
                     }
                     bytes.extend_from_slice(&data.data);
                 }
@@ -613,24 +653,29 @@ impl Session {
                 }
                 // A client may have sent Sync with the Execute; PostgreSQL passes over it too.
                 Some(Ok(Hear::Sync(_) | Hear::Flush(_))) => {}
-                Some(Ok(_)) => return Err(Failure::new("08P01", "unexpected message type during COPY from stdin").into()),
+                Some(Ok(_)) => {
+                    return Err(Failure::new("08P01", "unexpected message type during COPY from stdin").into());
+                }
             }
         }
         let marks = (1..=count).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
         let mut statement = self.db.prepare(&format!("{insert} values ({marks})")).map_err(Failure::from)?;
         let mut rows = 0;
         for (number, fields) in copy_rows(&bytes, copy).into_iter().enumerate() {
-            if (number == 0 && copy.header) || (fields.len() == 1 && fields.first() == Some(&Some(b"\\.".to_vec()))) {
+            if (number == 0 && copy.header)
+                || (fields.len() == 1 && fields.first() == Some(&Some(b"\\.".to_vec())))
+            {
                 continue;
             }
             if fields.len() != count {
-                let message = format!("line {}: {} fields where the table has {count}", number + 1, fields.len());
+                let message =
+                    format!("line {}: {} fields where the table has {count}", number + 1, fields.len());
                 return Err(Failure::new("22P04", &message).into());
             }
             for (n, (field, kind)) in (1usize..).zip(fields.iter().zip(&kinds)) {
                 let value = match field {
                     None => Value::Null,
-                    Some(bytes) => kind.from_text(bytes).map_err(Failure::from)?,
+                    Some(bytes) => kind.read_text(bytes).map_err(Failure::from)?,
                 };
                 statement.raw_bind_parameter(n, value).map_err(Failure::from)?;
             }
@@ -752,7 +797,10 @@ impl Session {
 type Announced<'a> = Option<(&'a [Column], Option<&'a mut VecDeque<DataRow>>)>;
 
 /// Runs a statement and sends its rows and its tag; with a place to keep them, sends nothing and gives the tag back.
-#[expect(clippy::too_many_arguments, reason = "the parts of one session, borrowed apart so that rows can stream while SQLite steps")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of one session, borrowed apart so that rows can stream while SQLite steps"
+)]
 async fn stream(
     db: &Connection,
     socket: &mut Socket,
@@ -775,7 +823,9 @@ async fn stream(
     for (n, value) in (1usize..).zip(values) {
         statement.raw_bind_parameter(n, value).map_err(Failure::from)?;
     }
-    if describe.is_none() && values.len() < statement.parameter_count() || describe.is_some() && statement.parameter_count() > 0 {
+    if describe.is_none() && values.len() < statement.parameter_count()
+        || describe.is_some() && statement.parameter_count() > 0
+    {
         return Err(Failure::new("42P02", "there is no parameter $1").into());
     }
     let mut described = describe.is_none() || width == 0;
@@ -798,14 +848,22 @@ async fn stream(
                 for (n, column) in shape.iter().enumerate() {
                     let cell = row.get_ref(n).map_err(Failure::from)?;
                     let binary = format_of(formats, n) == 1;
-                    column.kind.unwrap_or(Kind::Text).encode(cell, binary, &mut cells).map_err(Failure::from)?;
+                    column
+                        .kind
+                        .unwrap_or(Kind::Text)
+                        .encode(cell, binary, &mut cells)
+                        .map_err(Failure::from)?;
                 }
                 let row = DataRow::new(cells, i16::try_from(width).unwrap_or(i16::MAX));
                 match &mut keep {
                     Some(keep) => {
                         held += row.data.len();
                         if held > PORTAL_BYTES_MAX {
-                            return Err(Failure::new("54000", "the demo database keeps no result as large as this").into());
+                            return Err(Failure::new(
+                                "54000",
+                                "the demo database keeps no result as large as this",
+                            )
+                            .into());
                         }
                         keep.push_back(row);
                     }
@@ -1035,7 +1093,11 @@ fn spelled(name: &str) -> String {
         return "?column?".to_owned();
     }
     let plain = name.bytes().all(|b| b == b'_' || b == b' ' || b.is_ascii_alphanumeric() || b >= 0x80);
-    if plain && !name.starts_with(|c: char| c.is_ascii_digit()) { name.to_owned() } else { "?column?".to_owned() }
+    if plain && !name.starts_with(|c: char| c.is_ascii_digit()) {
+        name.to_owned()
+    } else {
+        "?column?".to_owned()
+    }
 }
 
 /// Words of the statement that may be tables.
@@ -1053,7 +1115,11 @@ fn hinted(db: &Connection, hint: &Hint, tables: &[String]) -> Option<Kind> {
         Hint::Place(table, place) => {
             let place = i64::try_from(*place).ok()?;
             let declared: String = db
-                .query_row("select type from pragma_table_info(?1) where cid = ?2", rusqlite::params![table, place], |r| r.get(0))
+                .query_row(
+                    "select type from pragma_table_info(?1) where cid = ?2",
+                    rusqlite::params![table, place],
+                    |r| r.get(0),
+                )
                 .ok()?;
             return Some(Kind::declared(&declared));
         }
@@ -1146,7 +1212,7 @@ impl From<Failure> for ErrorResponse {
 
 impl From<Failure> for Stop {
     fn from(failure: Failure) -> Stop {
-        Stop::Failed(failure)
+        Stop::Failed(Box::new(failure))
     }
 }
 
@@ -1164,7 +1230,8 @@ impl From<PgWireError> for Stop {
 
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Failure {
-        let hint = (refused.sqlstate == "0A000").then(|| "lockgate run puts the gateway before a real PostgreSQL.".to_owned());
+        let hint = (refused.sqlstate == "0A000")
+            .then(|| "lockgate run puts the gateway before a real PostgreSQL.".to_owned());
         Failure { hint, ..Failure::new(refused.sqlstate, &refused.message) }
     }
 }
@@ -1185,15 +1252,27 @@ impl From<rusqlite::Error> for Failure {
     fn from(error: rusqlite::Error) -> Failure {
         const DIALECT: &str = "The demo database is SQLite behind the PostgreSQL protocol; what only PostgreSQL knows does not run here.";
         let (code, extended, text) = match &error {
-            rusqlite::Error::SqliteFailure(e, text) => (e.code, e.extended_code, text.clone().unwrap_or_default()),
-            rusqlite::Error::SqlInputError { error, msg, .. } => (error.code, error.extended_code, msg.clone()),
+            rusqlite::Error::SqliteFailure(e, text) => {
+                (e.code, e.extended_code, text.clone().unwrap_or_default())
+            }
+            rusqlite::Error::SqlInputError { error, msg, .. } => {
+                (error.code, error.extended_code, msg.clone())
+            }
             other => return Failure::new("XX000", &format!("the demo database (SQLite) says: {other}")),
         };
         match code {
-            ErrorCode::OperationInterrupted => return Failure::new("57014", "canceling statement due to user request"),
+            ErrorCode::OperationInterrupted => {
+                return Failure::new("57014", "canceling statement due to user request");
+            }
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
-                let failure = Failure::new("40001", "could not serialize access: another session of the demo database is writing");
-                return Failure { hint: Some("SQLite lets one session write at a time; try again.".to_owned()), ..failure };
+                let failure = Failure::new(
+                    "40001",
+                    "could not serialize access: another session of the demo database is writing",
+                );
+                return Failure {
+                    hint: Some("SQLite lets one session write at a time; try again.".to_owned()),
+                    ..failure
+                };
             }
             ErrorCode::ConstraintViolation => {
                 use rusqlite::ffi;
@@ -1208,8 +1287,12 @@ impl From<rusqlite::Error> for Failure {
             }
             _ => {}
         }
-        let after = |prefix: &str| text.strip_prefix(prefix).map(|name| name.trim_start_matches("main.").to_owned());
-        if text.contains("syntax error") || text.contains("unrecognized token") || text.contains("incomplete input") {
+        let after =
+            |prefix: &str| text.strip_prefix(prefix).map(|name| name.trim_start_matches("main.").to_owned());
+        if text.contains("syntax error")
+            || text.contains("unrecognized token")
+            || text.contains("incomplete input")
+        {
             let message = match text.strip_prefix("near \"").and_then(|t| t.split_once('"')) {
                 Some((near, _)) => format!("syntax error at or near \"{near}\""),
                 None if text.contains("incomplete") => "syntax error at end of input".to_owned(),

@@ -31,7 +31,10 @@ async fn rows_in_binary_with_their_origin() {
         .unwrap();
     let origins: Vec<_> = statement.columns().iter().map(|c| (c.table_oid(), c.column_id())).collect();
     let payments = Some(16_405);
-    assert_eq!(origins[..4], [(payments, Some(1)), (payments, Some(3)), (payments, Some(4)), (payments, Some(6))]);
+    assert_eq!(
+        origins[..4],
+        [(payments, Some(1)), (payments, Some(3)), (payments, Some(4)), (payments, Some(6))]
+    );
     assert_eq!(origins[4..], [(None, None), (None, None)]);
     let types: Vec<_> = statement.columns().iter().map(|c| c.type_().name().to_owned()).collect();
     assert_eq!(types[..5], ["int8", "text", "text", "timestamptz", "text"]);
@@ -46,8 +49,13 @@ async fn rows_in_binary_with_their_origin() {
 
     let row = client.query_one("select count(*), sum(quantity)::int8, bool_or from (select max(vip) bool_or from customers), orders", &[]).await.unwrap();
     assert_eq!(row.get::<_, i64>(0), super::data::ORDERS);
-    let vip: Vec<bool> =
-        client.query("select vip from customers where id <= $1 and name like $2", &[&50i64, &"%"]).await.unwrap().iter().map(|r| r.get(0)).collect();
+    let vip: Vec<bool> = client
+        .query("select vip from customers where id <= $1 and name like $2", &[&50i64, &"%"])
+        .await
+        .unwrap()
+        .iter()
+        .map(|r| r.get(0))
+        .collect();
     assert_eq!(vip.len(), 50);
 }
 
@@ -68,8 +76,14 @@ async fn no_origin_where_it_would_be_a_lie() {
     // Through a view and a subquery SQLite still knows.
     client.batch_execute("create view v as select email as e from customers").await.unwrap();
     let statement = client.prepare("select e from (select e from v) s").await.unwrap();
-    assert_eq!((statement.columns()[0].table_oid(), statement.columns()[0].column_id()), (Some(16_385), Some(3)));
-    let error = client.batch_execute("create view w as select name from customers union select email from customers").await.unwrap_err();
+    assert_eq!(
+        (statement.columns()[0].table_oid(), statement.columns()[0].column_id()),
+        (Some(16_385), Some(3))
+    );
+    let error = client
+        .batch_execute("create view w as select name from customers union select email from customers")
+        .await
+        .unwrap_err();
     assert_eq!(*state(&error), SqlState::FEATURE_NOT_SUPPORTED);
     // A renamed column keeps no number that a mask could take for another.
     client.batch_execute("alter table customers rename column city to town").await.unwrap();
@@ -180,7 +194,10 @@ async fn copies_out_and_in() {
     sink.send(bytes::Bytes::from_static(b"1\tone\\ttab\n2\t\\N\n")).await.unwrap();
     assert_eq!(sink.finish().await.unwrap(), 2);
     let rows = client.query("select name from t order by id", &[]).await.unwrap();
-    assert_eq!(rows.iter().map(|r| r.get(0)).collect::<Vec<Option<String>>>(), [Some("one\ttab".to_owned()), None]);
+    assert_eq!(
+        rows.iter().map(|r| r.get(0)).collect::<Vec<Option<String>>>(),
+        [Some("one\ttab".to_owned()), None]
+    );
     let sink = client.copy_in("copy t (id, name) from stdin").await.unwrap();
     tokio::pin!(sink);
     sink.send(bytes::Bytes::from_static(b"x\ty\n")).await.unwrap();
@@ -246,7 +263,9 @@ async fn psql_can_look_around() {
         messages
             .iter()
             .filter_map(|m| match m {
-                SimpleQueryMessage::Row(r) => Some((0..r.len()).map(|i| r.get(i).unwrap_or("-")).collect::<Vec<_>>().join("|")),
+                SimpleQueryMessage::Row(r) => {
+                    Some((0..r.len()).map(|i| r.get(i).unwrap_or("-")).collect::<Vec<_>>().join("|"))
+                }
                 _ => None,
             })
             .collect()
@@ -255,7 +274,15 @@ async fn psql_can_look_around() {
     let columns = text(client.simple_query(columns).await.unwrap());
     assert_eq!(columns[3..5], ["card_number|text|t", "amount|numeric(10,2)|t"]);
     assert!(text(client.simple_query("select 'payments'::regclass::oid").await.unwrap()) == ["16405"]);
-    assert!(text(client.simple_query("select * from pg_catalog.pg_policy where x = any(array(select 1))").await.unwrap()).is_empty());
+    assert!(
+        text(
+            client
+                .simple_query("select * from pg_catalog.pg_policy where x = any(array(select 1))")
+                .await
+                .unwrap()
+        )
+        .is_empty()
+    );
 }
 
 /// After an error nothing is answered until Sync, and what the pipeline did before it is undone.

@@ -54,12 +54,17 @@ impl Tour<'_> {
         let rows = self.rows("ana", &ana, SELECT).await?;
         self.claim(rows.len() == 3, "three rows came");
         self.claim(!clear.in_rows(&rows), "no e-mail and no card number came through");
-        let last = |n: Option<&Option<String>>| n.and_then(Option::as_deref).map(|c| c.chars().rev().take(4).collect::<String>());
+        let last = |n: Option<&Option<String>>| {
+            n.and_then(Option::as_deref).map(|c| c.chars().rev().take(4).collect::<String>())
+        };
         let masked_cards: Vec<_> = rows.iter().map(|row| last(row.get(2))).collect();
 
         self.step("bo, a dba, sends the same: the rule does not touch him");
         let rows = self.rows("bo", &bo, SELECT).await?;
-        self.claim(rows.len() == 3 && rows.iter().all(|row| clear.in_row(row)), "e-mail and card number are clear");
+        self.claim(
+            rows.len() == 3 && rows.iter().all(|row| clear.in_row(row)),
+            "e-mail and card number are clear",
+        );
         let cards: Vec<_> = rows.iter().map(|row| last(row.get(2))).collect();
         self.claim(masked_cards == cards, "ana saw the last four digits of the same cards");
 
@@ -70,22 +75,32 @@ impl Tour<'_> {
             "select name as who from customers union all select email from customers order by 1 limit 2",
         ] {
             match self.ask("ana", &ana, sql).await {
-                Ok(rows) => self.claim(!clear.in_rows(&rows), "nothing can be worked out from what came back"),
-                Err(error) => self.claim(refused(&error), "it was refused, for it could not be proved harmless"),
+                Ok(rows) => {
+                    self.claim(!clear.in_rows(&rows), "nothing can be worked out from what came back")
+                }
+                Err(error) => {
+                    self.claim(refused(&error), "it was refused, for it could not be proved harmless")
+                }
             }
         }
 
         self.step("ana drops a table: blocked, with the rule and what to do, and her session goes on");
         self.blocked("ana", &ana, "drop table payments", "no-destructive-ddl").await;
         let rows = self.rows("ana", &ana, "select count(*) from payments").await?;
-        self.claim(rows.first().and_then(|r| r.first()).and_then(Option::as_deref) == Some(&clear.payments.to_string()), "the table is still there, and so is her session");
+        self.claim(
+            rows.first().and_then(|r| r.first()).and_then(Option::as_deref)
+                == Some(&clear.payments.to_string()),
+            "the table is still there, and so is her session",
+        );
 
         self.step("An UPDATE without a WHERE is blocked; one with a WHERE is not");
         self.blocked("ana", &ana, "update orders set status = 'void'", "no-unbounded-writes").await;
         let changed = self.ask("ana", &ana, "update orders set status = 'shipped' where id = 1").await;
         self.claim(changed.is_ok(), "the other one ran");
 
-        self.step("Inside a transaction a refusal is an ordinary error: the transaction is aborted, and rolls back");
+        self.step(
+            "Inside a transaction a refusal is an ordinary error: the transaction is aborted, and rolls back",
+        );
         for sql in ["begin", "update orders set status = 'lost' where id = 1"] {
             let ran = self.ask("ana", &ana, sql).await;
             self.claim(ran.is_ok(), "it ran");
@@ -158,12 +173,20 @@ impl Tour<'_> {
         }
         println!("  $ lockgate sessions");
         for s in &sessions {
-            println!("  {}  {}  {} statements, {} blocked, {} masked", text(&s["session"]), text(&s["identity"]), s["statements"], s["blocked"], s["masked"]);
+            println!(
+                "  {}  {}  {} statements, {} blocked, {} masked",
+                text(&s["session"]),
+                text(&s["identity"]),
+                s["statements"],
+                s["blocked"],
+                s["masked"]
+            );
         }
         self.claim(sessions.iter().all(|s| !s["closed"].is_null()), "every session of this tour has ended");
         let who: HashSet<&str> = sessions.iter().filter_map(|s| s["identity"].as_str()).collect();
         self.claim(who == HashSet::from(["ana", "bo", AGENT]), "ana, bo and the agent are in it");
-        let ana = sessions.iter().find(|s| s["identity"] == "ana").context("ana's session is in the record")?;
+        let ana =
+            sessions.iter().find(|s| s["identity"] == "ana").context("ana's session is in the record")?;
         self.claim(ana["blocked"] == 3, "three statements of ana's were blocked");
         let id = text(&ana["session"]);
         println!("\n  $ lockgate replay {id}");
@@ -171,7 +194,10 @@ impl Tour<'_> {
         for line in replay.lines() {
             println!("  {line}");
         }
-        self.claim(replay.contains("drop table payments") && replay.contains("no-destructive-ddl"), "the blocked statement and its rule can be read there");
+        self.claim(
+            replay.contains("drop table payments") && replay.contains("no-destructive-ddl"),
+            "the blocked statement and its rule can be read there",
+        );
         let everything = self.lockgate(&["record", "export"]).await?;
         self.claim(!clear.in_text(&everything), "no e-mail and no card number is in the record");
         let secret = self.facts.secret(AGENT).unwrap_or_default();
@@ -184,7 +210,8 @@ impl Tour<'_> {
     /// The sessions of this very tour: the record may hold those of earlier ones.
     async fn sessions(&self) -> anyhow::Result<Vec<serde_json::Value>> {
         let listed = self.lockgate(&["sessions", "-o", "json"]).await?;
-        let all: Vec<serde_json::Value> = serde_json::from_str(&listed).context("read what lockgate sessions prints")?;
+        let all: Vec<serde_json::Value> =
+            serde_json::from_str(&listed).context("read what lockgate sessions prints")?;
         let application = self.application();
         Ok(all.into_iter().filter(|s| s["application"].as_str() == Some(application)).collect())
     }
@@ -201,7 +228,11 @@ impl Tour<'_> {
         command.args(args).arg("-c").arg(&self.facts.config).env_remove("LOCKGATE_CONFIG");
         let output = tokio::task::spawn_blocking(move || command.output()).await?.context("run lockgate")?;
         if !output.status.success() {
-            anyhow::bail!("lockgate {} failed: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+            anyhow::bail!(
+                "lockgate {} failed: {}",
+                args.join(" "),
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
@@ -243,7 +274,12 @@ impl Tour<'_> {
     }
 
     /// Sends a statement and shows what comes back.
-    async fn ask(&self, who: &str, client: &Client, sql: &str) -> Result<Vec<Vec<Option<String>>>, tokio_postgres::Error> {
+    async fn ask(
+        &self,
+        who: &str,
+        client: &Client,
+        sql: &str,
+    ) -> Result<Vec<Vec<Option<String>>>, tokio_postgres::Error> {
         println!("  {who}=> {sql};");
         let answer = client.run(sql).await.inspect_err(|error| self.show(error))?;
         for line in answer.shown().lines().filter(|l| !l.is_empty()) {
@@ -253,7 +289,12 @@ impl Tour<'_> {
     }
 
     /// The rows of a statement that must run.
-    async fn rows(&mut self, who: &str, client: &Client, sql: &str) -> anyhow::Result<Vec<Vec<Option<String>>>> {
+    async fn rows(
+        &mut self,
+        who: &str,
+        client: &Client,
+        sql: &str,
+    ) -> anyhow::Result<Vec<Vec<Option<String>>>> {
         match self.ask(who, client, sql).await {
             Ok(rows) => Ok(rows),
             Err(error) if client.is_closed() => Err(error.into()),
@@ -275,7 +316,12 @@ impl Tour<'_> {
                         && e.detail().is_some_and(|d| d.contains("did not reach the database"))
                         && e.hint().is_some()
                 });
-                self.claim(whole, &format!("blocked by {rule}: SQLSTATE 42501, DETAIL and HINT, and the rule as constraint name"));
+                self.claim(
+                    whole,
+                    &format!(
+                        "blocked by {rule}: SQLSTATE 42501, DETAIL and HINT, and the rule as constraint name"
+                    ),
+                );
             }
         }
     }
@@ -311,7 +357,10 @@ impl Clear {
             }
         }
         // An empty set would find no leak anywhere.
-        anyhow::ensure!(values.len() > 4_000 && payments > 4_000, "bo reads e-mails and card numbers in the clear");
+        anyhow::ensure!(
+            values.len() > 4_000 && payments > 4_000,
+            "bo reads e-mails and card numbers in the clear"
+        );
         Ok(Clear { values, payments })
     }
 
@@ -325,6 +374,7 @@ impl Clear {
 
     /// Whether any value stands in a text between characters that cannot be part of one.
     fn in_text(&self, text: &str) -> bool {
-        text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '@' | '.' | '-' | '_'))).any(|word| self.values.contains(word))
+        text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '@' | '.' | '-' | '_')))
+            .any(|word| self.values.contains(word))
     }
 }

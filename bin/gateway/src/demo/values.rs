@@ -54,7 +54,8 @@ impl Kind {
             "oid" => Kind::Oid,
             "float4" | "float8" | "real" | "double precision" | "float" => Kind::Float8,
             "numeric" | "decimal" => {
-                let scale = rest.trim_end_matches(')').split_once(',').and_then(|(_, s)| s.trim().parse().ok());
+                let scale =
+                    rest.trim_end_matches(')').split_once(',').and_then(|(_, s)| s.trim().parse().ok());
                 Kind::Numeric(scale)
             }
             "varchar" | "character varying" => Kind::Varchar,
@@ -159,7 +160,11 @@ impl Kind {
         }
         let start = out.len();
         out.put_i32(0);
-        if binary { self.binary(value, out)? } else { self.text(value, out)? }
+        if binary {
+            self.binary(value, out)?
+        } else {
+            self.text(value, out)?
+        }
         let length = i32::try_from(out.len() - start - 4)
             .map_err(|_| Unfit::Stored { found: "value over 2 GiB", wanted: self.name() })?;
         if let Some(head) = out.get_mut(start..start + 4) {
@@ -194,10 +199,12 @@ impl Kind {
                     out.extend_from_slice(b"+00");
                 }
             }
-            Kind::Text | Kind::Varchar | Kind::Name | Kind::Char | Kind::Date | Kind::Timestamp => match value {
-                ValueRef::Text(t) => out.extend_from_slice(t),
-                other => out.extend_from_slice(plain(other).as_bytes()),
-            },
+            Kind::Text | Kind::Varchar | Kind::Name | Kind::Char | Kind::Date | Kind::Timestamp => {
+                match value {
+                    ValueRef::Text(t) => out.extend_from_slice(t),
+                    other => out.extend_from_slice(plain(other).as_bytes()),
+                }
+            }
         }
         Ok(())
     }
@@ -210,7 +217,9 @@ impl Kind {
             Kind::Oid => out.put_u32(u32::try_from(self.integer(value)?).map_err(|_| self.unfit(value))?),
             Kind::Int8 => out.put_i64(self.integer(value)?),
             Kind::Float8 => out.put_f64(self.float(value)?),
-            Kind::Numeric(_) => numeric_to_binary(&self.decimal(value)?, out).ok_or_else(|| self.unfit(value))?,
+            Kind::Numeric(_) => {
+                numeric_to_binary(&self.decimal(value)?, out).ok_or_else(|| self.unfit(value))?
+            }
             Kind::Date => {
                 let days = days_from_text(&plain(value)).ok_or_else(|| self.unfit(value))?;
                 out.put_i32(i32::try_from(days).map_err(|_| self.unfit(value))?);
@@ -238,11 +247,11 @@ impl Kind {
 
     /// A parameter as it arrived → what SQLite is given.
     pub(crate) fn decode(self, bytes: &[u8], binary: bool) -> Result<Value, Unfit> {
-        if binary { self.from_binary(bytes) } else { self.from_text(bytes) }
+        if binary { self.read_binary(bytes) } else { self.read_text(bytes) }
     }
 
     /// A parameter in text, or a field of COPY FROM.
-    pub(crate) fn from_text(self, bytes: &[u8]) -> Result<Value, Unfit> {
+    pub(crate) fn read_text(self, bytes: &[u8]) -> Result<Value, Unfit> {
         let bad = || Unfit::Text(self.name());
         let text = std::str::from_utf8(bytes).map_err(|_| bad())?;
         Ok(match self {
@@ -269,7 +278,7 @@ impl Kind {
         })
     }
 
-    fn from_binary(self, bytes: &[u8]) -> Result<Value, Unfit> {
+    fn read_binary(self, bytes: &[u8]) -> Result<Value, Unfit> {
         let bad = || Unfit::Binary(self.name());
         Ok(match self {
             Kind::Bool => match bytes {
@@ -314,9 +323,10 @@ impl Kind {
             ValueRef::Integer(i) => Ok(i),
             // A sum or a product of whole numbers may have become a fraction in form only.
             ValueRef::Real(r) if r.fract() == 0.0 && r.abs() < 9e15 => Ok(r as i64),
-            ValueRef::Text(t) => {
-                std::str::from_utf8(t).ok().and_then(|t| t.trim().parse().ok()).ok_or_else(|| self.unfit(value))
-            }
+            ValueRef::Text(t) => std::str::from_utf8(t)
+                .ok()
+                .and_then(|t| t.trim().parse().ok())
+                .ok_or_else(|| self.unfit(value)),
             other => Err(self.unfit(other)),
         }
     }
@@ -325,9 +335,10 @@ impl Kind {
         match value {
             ValueRef::Integer(i) => Ok(i as f64),
             ValueRef::Real(r) => Ok(r),
-            ValueRef::Text(t) => {
-                std::str::from_utf8(t).ok().and_then(|t| t.trim().parse().ok()).ok_or_else(|| self.unfit(value))
-            }
+            ValueRef::Text(t) => std::str::from_utf8(t)
+                .ok()
+                .and_then(|t| t.trim().parse().ok())
+                .ok_or_else(|| self.unfit(value)),
             other => Err(self.unfit(other)),
         }
     }
@@ -366,7 +377,8 @@ fn plain(value: ValueRef<'_>) -> String {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect::<Option<_>>()?;
+    let digits: Vec<u8> =
+        text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect::<Option<_>>()?;
     let (pairs, rest) = digits.as_chunks::<2>();
     rest.is_empty().then(|| pairs.iter().map(|[a, b]| a << 4 | b).collect())
 }
@@ -522,7 +534,9 @@ mod tests {
 
     #[test]
     fn moments_go_there_and_back() {
-        for text in ["2000-01-01 00:00:00", "1999-12-31 23:59:59", "2026-02-28 12:30:01.25", "1970-01-01 00:00:00"] {
+        for text in
+            ["2000-01-01 00:00:00", "1999-12-31 23:59:59", "2026-02-28 12:30:01.25", "1970-01-01 00:00:00"]
+        {
             assert_eq!(moment_text(micros_from_text(text).unwrap()), text);
         }
         assert_eq!(micros_from_text("2000-01-01 01:00:00+01"), Some(0));
@@ -537,14 +551,17 @@ mod tests {
         assert_eq!(cell(Kind::Int8, ValueRef::Integer(-2), true), (-2i64).to_be_bytes());
         assert_eq!(cell(Kind::Numeric(Some(2)), ValueRef::Real(5.0), false), b"5.00");
         assert_eq!(cell(Kind::Numeric(None), ValueRef::Real(0.1 + 0.2), false), b"0.3");
-        assert_eq!(cell(Kind::Timestamptz, ValueRef::Text(b"2026-01-01 00:00:00"), false), b"2026-01-01 00:00:00+00");
+        assert_eq!(
+            cell(Kind::Timestamptz, ValueRef::Text(b"2026-01-01 00:00:00"), false),
+            b"2026-01-01 00:00:00+00"
+        );
     }
 
     #[test]
     fn a_misfit_is_an_error() {
         let mut out = BytesMut::new();
         assert!(Kind::Int8.encode(ValueRef::Text(b"x"), true, &mut out).is_err());
-        assert!(Kind::Int4.from_text(b"12x").is_err());
+        assert!(Kind::Int4.read_text(b"12x").is_err());
         assert!(Kind::Int4.decode(b"123", true).is_err());
     }
 }
