@@ -193,7 +193,14 @@ fn resolve(args: &SqlArgs) -> anyhow::Result<(Target, Zeroizing<String>)> {
             ),
         };
         let tls = Trust::System;
-        Target { host, port, user: String::new(), database: args.target.clone(), tls, application: "lockgate sql" }
+        Target {
+            host,
+            port,
+            user: String::new(),
+            database: args.target.clone(),
+            tls,
+            application: "lockgate sql",
+        }
     };
     if let Some(user) = &args.user {
         target.user.clone_from(user);
@@ -213,11 +220,14 @@ fn resolve(args: &SqlArgs) -> anyhow::Result<(Target, Zeroizing<String>)> {
         (Some(file), _, _) => crate::secret::file(file).map_err(anyhow::Error::msg)?,
         (None, Ok(password), _) => Zeroizing::new(password),
         // The demo's passwords are in its own output; asking for them would be theatre.
-        (None, Err(_), Some(demo)) if demo.secret(&target.user).is_some() => demo.secret(&target.user).unwrap_or_default(),
-        (None, Err(_), _) => Zeroizing::new(
-            rpassword::prompt_password(format!("Password for {}: ", target.user))
-                .context("ask for the password (set PGPASSWORD or --password-file where there is no terminal)")?,
-        ),
+        (None, Err(_), Some(demo)) if demo.secret(&target.user).is_some() => {
+            demo.secret(&target.user).unwrap_or_default()
+        }
+        (None, Err(_), _) => {
+            Zeroizing::new(rpassword::prompt_password(format!("Password for {}: ", target.user)).context(
+                "ask for the password (set PGPASSWORD or --password-file where there is no terminal)",
+            )?)
+        }
     };
     Ok((target, password))
 }
@@ -243,7 +253,9 @@ fn parse(dsn: &str) -> anyhow::Result<Target> {
             ("sslmode", "verify-full") => {}
             ("sslmode", "disable") if is_here(&host) => tls = Trust::Plain,
             ("sslmode", "disable") => bail!("sslmode=disable is for gateways on this machine only"),
-            ("sslmode", other) => bail!("sslmode={other}: this client verifies the gateway (verify-full) or, on this machine, uses no TLS (disable)"),
+            ("sslmode", other) => bail!(
+                "sslmode={other}: this client verifies the gateway (verify-full) or, on this machine, uses no TLS (disable)"
+            ),
             ("sslrootcert", "system") => {}
             ("sslrootcert", file) => tls = Trust::Authority(PathBuf::from(file)),
             (other, _) => bail!("{other} is not known here; sslmode and sslrootcert are"),
@@ -377,7 +389,11 @@ impl Client {
     }
 }
 
-async fn start<T>(config: &Config, tls: T, notices: mpsc::UnboundedSender<DbError>) -> anyhow::Result<tokio_postgres::Client>
+async fn start<T>(
+    config: &Config,
+    tls: T,
+    notices: mpsc::UnboundedSender<DbError>,
+) -> anyhow::Result<tokio_postgres::Client>
 where
     T: MakeTlsConnect<Socket>,
     T::Stream: Send + 'static,
@@ -417,7 +433,9 @@ fn connector(trust: &Trust) -> anyhow::Result<Option<MakeRustlsConnect>> {
             let found = rustls_native_certs::load_native_certs();
             let (_, unusable) = roots.add_parsable_certificates(found.certs);
             if roots.is_empty() {
-                bail!("this system has no certificate authorities ({unusable} unusable); name one with --ca FILE");
+                bail!(
+                    "this system has no certificate authorities ({unusable} unusable); name one with --ca FILE"
+                );
             }
         }
     }
@@ -477,7 +495,8 @@ impl Table {
             })
             .collect();
         let mut out = String::new();
-        let heads: Vec<String> = self.columns.iter().zip(&widths).map(|(name, w)| format!(" {name:^w$} ")).collect();
+        let heads: Vec<String> =
+            self.columns.iter().zip(&widths).map(|(name, w)| format!(" {name:^w$} ")).collect();
         out.push_str(heads.join("|").trim_end());
         out.push('\n');
         out.push_str(&widths.iter().map(|w| "-".repeat(w + 2)).collect::<Vec<_>>().join("+"));
@@ -579,7 +598,11 @@ fn statement_end(text: &str) -> Option<usize> {
             [b'-', b'-', ..] => skip("\n", 2)?,
             [b'/', b'*', ..] => skip("*/", 2)?,
             [b'$', ..] => match rest.get(1..).and_then(|r| r.find('$')) {
-                Some(end) if rest.get(1..=end).is_some_and(|tag| tag.bytes().all(|b| b == b'_' || b.is_ascii_alphabetic())) => {
+                Some(end)
+                    if rest
+                        .get(1..=end)
+                        .is_some_and(|tag| tag.bytes().all(|b| b == b'_' || b.is_ascii_alphabetic())) =>
+                {
                     let mark = rest.get(..end + 2)?;
                     skip(mark, mark.len())?
                 }
@@ -599,7 +622,10 @@ mod tests {
     fn cuts_at_semicolons_outside_quotes() {
         let all = |text: &str| Splitter::new().all(text);
         assert_eq!(all("select 1; select 2"), ["select 1;", "select 2"]);
-        assert_eq!(all("select ';', \"a;b\", $$;$$, $x$;$x$ -- ;\n; x"), ["select ';', \"a;b\", $$;$$, $x$;$x$ -- ;\n;", "x"]);
+        assert_eq!(
+            all("select ';', \"a;b\", $$;$$, $x$;$x$ -- ;\n; x"),
+            ["select ';', \"a;b\", $$;$$, $x$;$x$ -- ;\n;", "x"]
+        );
         assert_eq!(all("select 'it''s;'; /* ; */ ;"), ["select 'it''s;';", "/* ; */ ;"]);
         assert_eq!(all(" ;; "), Vec::<String>::new());
         let mut splitter = Splitter::new();
