@@ -870,3 +870,94 @@ fn built_in(rule: &str, sqlstate: &'static str, message: String) -> Block {
 /// `FirstNormalObjectId` (transam.h): what users create starts here.
 const FIRST_NORMAL_OID: u32 = 16_384;
 const TEXT: u32 = 25;
+
+/// The body of a fuzz target: any bytes, judged under a scope with masks, blocks and observed rules, and then planned. Panics when a
+/// promise of this crate is broken, and only then.
+#[expect(clippy::panic, reason = "this is how a fuzz target says that something is wrong")]
+pub fn fuzz_statement(bytes: &[u8]) {
+    thread_local! {
+        static JUDGE: Judge = fuzz_judge();
+    }
+    JUDGE.with(|judge| {
+        let decision = match catch_unwind(AssertUnwindSafe(|| judge.decide(bytes))) {
+            Ok(decision) => decision,
+            Err(_) => panic!("the analysis panicked"),
+        };
+        if !decision.clean && !decision.withhold {
+            panic!("what is not clean must be withheld");
+        }
+        let mut cache = crate::cache::DecisionCache::with_bounds(4, 1 << 16);
+        for _ in 0..2 {
+            let cached = cache.statement(judge, bytes, true);
+            if cached.verdict != decision.verdict || cached.clean != decision.clean {
+                panic!("the cache changed a decision");
+            }
+        }
+        let column = |table, attribute, type_oid| Column {
+            name: b"c",
+            table,
+            attribute,
+            type_oid,
+            format: Format::Binary,
+        };
+        let n = decision.outputs.as_ref().map_or(2, Vec::len);
+        let columns: Vec<_> =
+            (0..n).map(|i| if i % 2 == 0 { column(0, 0, TEXT) } else { column(20_000, 2, TEXT) }).collect();
+        let plan = judge.plan_for(&decision, &columns);
+        if plan.columns.len() != columns.len() || plan.columns.get(1).is_some_and(Option::is_none) {
+            panic!("a masked column has no mask");
+        }
+    });
+}
+
+fn fuzz_judge() -> Judge {
+    use crate::catalog::TableColumn;
+    use crate::rule::{On, PolicyFile, Rule, Source, compile};
+    let column = |number, name: &str| TableColumn {
+        number,
+        name: name.into(),
+        type_oid: TEXT,
+        type_name: "text".into(),
+        not_null: false,
+        generated: None,
+    };
+    let table = |oid, name: &str, kind, definition: Option<&str>| Table {
+        oid,
+        schema: "public".into(),
+        name: name.into(),
+        kind,
+        columns: vec![column(1, "a"), column(2, "s")],
+        parents: Vec::new(),
+        definition: definition.map(str::to_owned),
+    };
+    let catalog = Catalog {
+        tables: vec![
+            table(20_000, "t", 'r', None),
+            table(20_001, "u", 'r', None),
+            table(20_002, "v", 'v', Some("SELECT t.a, t.s FROM t")),
+        ],
+        ..Catalog::default()
+    };
+    let on = |columns: &[&str], statements: &[&str]| On {
+        columns: columns.iter().map(|s| (*s).to_owned()).collect(),
+        statements: statements.iter().map(|s| (*s).to_owned()).collect(),
+        ..On::default()
+    };
+    let file = PolicyFile {
+        rules: vec![
+            Rule { name: "m".into(), on: on(&["t.s"], &[]), mask: Some(Mask::Redact), ..Rule::default() },
+            Rule { name: "b".into(), on: on(&[], &["drop"]), block: Some("no".into()), ..Rule::default() },
+            Rule {
+                name: "w".into(),
+                on: on(&[], &["delete"]),
+                block: Some("no".into()),
+                missing_where: true,
+                mode: Some(crate::rule::Mode::Observe),
+                ..Rule::default()
+            },
+        ],
+        ..PolicyFile::default()
+    };
+    let policy = compile(&[Source { file, ..Source::default() }], None).unwrap_or_default();
+    policy.scope(&crate::Subject { identity: "f".into(), groups: Vec::new() }, "c").bind(Arc::new(catalog))
+}

@@ -1,16 +1,19 @@
 //! Judgement: facts in, verdicts out. Pure: opens nothing, waits for nothing, and does not know what a wire protocol is.
 #![forbid(unsafe_code)]
 
+pub mod cache;
 pub mod catalog;
 pub mod facts;
 pub mod judge;
 pub mod mask;
 pub mod plan;
 pub mod rule;
+mod shape;
 pub mod sql;
 pub mod subject;
 pub mod verdict;
 
+pub use cache::DecisionCache;
 pub use catalog::Catalog;
 pub use facts::{Column, Format};
 pub use judge::{Decision, Judge};

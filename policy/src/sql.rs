@@ -67,8 +67,10 @@ fn guard(bytes: &[u8]) -> Result<&str, Refusal> {
     let text = std::str::from_utf8(bytes).map_err(|_| Refusal::Unclear("it is not valid UTF-8"))?;
     let mut rest = bytes;
     let (mut depth, mut tokens) = (0usize, 0usize);
-    // The byte before an opening quote decides how the string reads: E'…' has backslashes.
+    // The byte before an opening quote decides how the string reads: E'…' has backslashes, and so has what continues it: a
+    // doubled quote, or another part on the next line (scan.l, `quotecontinue`).
     let mut before = 0u8;
+    let mut escapes = false;
     while let Some((&byte, tail)) = rest.split_first() {
         let mut next = tail;
         match byte {
@@ -84,17 +86,28 @@ fn guard(bytes: &[u8]) -> Result<&str, Refusal> {
                 }
             }
             b')' | b']' => depth = depth.saturating_sub(1),
-            b'\'' if matches!(before, b'e' | b'E') => next = after_escape_string(tail)?,
+            b'\'' if escapes || matches!(before, b'e' | b'E') => {
+                next = after_escape_string(tail)?;
+                escapes = true;
+                before = byte;
+                rest = next;
+                continue;
+            }
             b'\'' => next = after(tail, b'\''),
             b'"' => next = after(tail, b'"'),
             b'-' if tail.first() == Some(&b'-') => {
                 let end = memchr2(b'\n', b'\r', tail).unwrap_or(tail.len());
-                next = tail.get(end..).unwrap_or_default();
+                before = byte;
+                rest = tail.get(end..).unwrap_or_default();
+                continue;
             }
             b'/' if tail.first() == Some(&b'*') => next = after_comment(tail.get(1..).unwrap_or_default())?,
             b'$' => next = after_dollar(tail),
             _ if word(byte) => {
-                let end = tail.iter().position(|b| !word(*b) && *b != b'$').unwrap_or(tail.len());
+                let dollars = !byte.is_ascii_digit();
+                let end =
+                    tail.iter().position(|b| !word(*b) && !(dollars && *b == b'$')).unwrap_or(tail.len());
+                escapes = false;
                 before = if end == 0 { byte } else { 0 };
                 rest = tail.get(end..).unwrap_or_default();
                 tokens += 1;
@@ -109,6 +122,7 @@ fn guard(bytes: &[u8]) -> Result<&str, Refusal> {
         if tokens > TOKENS_MAX {
             return Err(Refusal::Limit("it has too many tokens"));
         }
+        escapes = false;
         before = byte;
         rest = next;
     }
@@ -205,6 +219,8 @@ mod tests {
             format!("select 1 /* {many} */"),
             format!("select $x${many}$x$"),
             format!("select E'\\'{many}'"),
+            format!("select E'a''\\'{many}'"),
+            format!("select E'a' -- x\n '\\'{many}'"),
         ] {
             assert!(parse(text.as_bytes()).is_ok(), "{}", &text[..20]);
         }

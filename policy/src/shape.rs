@@ -1,0 +1,230 @@
+//! The shape of a statement: its text with number and plain string literals replaced by a mark.
+//!
+//! Not a parser: it knows just enough of scan.l (with `standard_conforming_strings = on`) to be certain, and says "take the exact
+//! text" for everything else. Invariant: two texts of one shape differ in the values of literals only, so they parse to the same
+//! tree up to those values. Marks are control bytes; a text that holds one is never given a shape.
+
+use memchr::memchr;
+
+/// Stands for a number.
+const NUMBER: u8 = 1;
+/// Stands for `'…'`.
+const STRING: u8 = 2;
+
+/// Appends the shape of `sql` to `out`. False: there is none, and what was appended is worthless.
+pub(crate) fn shape(sql: &[u8], out: &mut Vec<u8>) -> bool {
+    let mut rest = sql;
+    // Whether the last thing seen could be the left part of a longer token with a digit, a dot or a quote.
+    let mut after_word = false;
+    while let Some((&byte, tail)) = rest.split_first() {
+        match KIND[usize::from(byte)] {
+            Kind::Word => {
+                let end = tail
+                    .iter()
+                    .position(|b| !matches!(KIND[usize::from(*b)], Kind::Word | Kind::Digit))
+                    .unwrap_or(tail.len());
+                let (word, more) = rest.split_at(end + 1);
+                // E'…', B'…', X'…', N'…', U&'…', and names with a $ inside.
+                if matches!(more.first(), Some(b'\'' | b'$' | b'&')) {
+                    return false;
+                }
+                out.extend_from_slice(word);
+                rest = more;
+                after_word = true;
+                continue;
+            }
+            Kind::Digit => {
+                if after_word {
+                    return false;
+                }
+                let Some(more) = number(rest) else { return false };
+                out.push(NUMBER);
+                rest = more;
+                after_word = true;
+                continue;
+            }
+            Kind::Plain => {
+                out.push(byte);
+                rest = tail;
+            }
+            Kind::Quote => {
+                if after_word {
+                    return false;
+                }
+                let Some(more) = string(tail) else { return false };
+                out.push(STRING);
+                rest = more;
+                after_word = true;
+                continue;
+            }
+            Kind::Name => {
+                let Some(end) = memchr(b'"', tail) else { return false };
+                let (name, more) = rest.split_at(end + 2);
+                out.extend_from_slice(name);
+                rest = more;
+            }
+            Kind::Twin => {
+                // Comments begin with a twin; so do some operators, whose exact text is no loss.
+                if matches!(tail.first(), Some(b'-' | b'*')) {
+                    return false;
+                }
+                out.push(byte);
+                rest = tail;
+            }
+            Kind::Dot => {
+                // `.5` and `1.` are numbers; a dot between names is not.
+                if matches!(tail.first(), Some(b'0'..=b'9')) {
+                    return false;
+                }
+                out.push(byte);
+                rest = tail;
+            }
+            Kind::Dollar => {
+                let end = tail.iter().position(|b| !b.is_ascii_digit()).unwrap_or(tail.len());
+                if end == 0
+                    || after_word
+                    || tail
+                        .get(end)
+                        .is_some_and(|b| matches!(KIND[usize::from(*b)], Kind::Word | Kind::Dollar))
+                {
+                    return false;
+                }
+                let (parameter, more) = rest.split_at(end + 1);
+                out.extend_from_slice(parameter);
+                rest = more;
+            }
+            Kind::Hard => return false,
+        }
+        after_word = false;
+    }
+    true
+}
+
+/// After `123`, `1.5`, `1e10`; `None` for everything less plain.
+fn number(text: &[u8]) -> Option<&[u8]> {
+    let digits = |t: &[u8]| t.iter().position(|b| !b.is_ascii_digit()).unwrap_or(t.len());
+    let mut rest = text.get(digits(text)..)?;
+    if rest.first() == Some(&b'.') {
+        let fraction = rest.get(1..)?;
+        let n = digits(fraction);
+        if n == 0 {
+            return None;
+        }
+        rest = fraction.get(n..)?;
+    }
+    let clean =
+        !rest.first().is_some_and(|b| matches!(KIND[usize::from(*b)], Kind::Word | Kind::Dot | Kind::Dollar));
+    clean.then_some(rest)
+}
+
+/// After the closing quote; doubled quotes belong to the string.
+fn string(text: &[u8]) -> Option<&[u8]> {
+    let mut rest = text;
+    loop {
+        let end = memchr(b'\'', rest)?;
+        // Another byte order or encoding of the same string could hide a quote from us.
+        if !rest.get(..end)?.is_ascii() {
+            return None;
+        }
+        rest = rest.get(end + 1..)?;
+        match rest.first() {
+            Some(b'\'') => rest = rest.get(1..)?,
+            _ => return Some(rest),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Word,
+    Digit,
+    Plain,
+    Quote,
+    Name,
+    Twin,
+    Dot,
+    Dollar,
+    Hard,
+}
+
+const KIND: [Kind; 256] = {
+    let mut kinds = [Kind::Hard; 256];
+    let mut b = 0u8;
+    while b < 128 {
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "a const evaluation that would not compile out of bounds"
+        )]
+        {
+            kinds[b as usize] = match b {
+                b'a'..=b'z' | b'A'..=b'Z' | b'_' => Kind::Word,
+                b'0'..=b'9' => Kind::Digit,
+                b'\'' => Kind::Quote,
+                b'"' => Kind::Name,
+                b'-' | b'/' => Kind::Twin,
+                b'.' => Kind::Dot,
+                b'$' => Kind::Dollar,
+                b' ' | b'\t' | b'\n' | b'\r' => Kind::Plain,
+                0..=31 | 127 | b'\\' | b'`' => Kind::Hard,
+                _ => Kind::Plain,
+            };
+        }
+        b += 1;
+    }
+    kinds
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(sql: &str) -> Option<String> {
+        let mut out = Vec::new();
+        shape(sql.as_bytes(), &mut out)
+            .then(|| String::from_utf8(out).expect("UTF-8").replace('\u{1}', "#").replace('\u{2}', "?"))
+    }
+
+    #[test]
+    fn literals_become_marks() {
+        for (sql, want) in [
+            ("select a1 from t where b = 12 and c='x''y'", "select a1 from t where b = # and c=?"),
+            ("select 1.5, 2, -3, (4)", "select #, #, -#, (#)"),
+            ("select $1::int, \"Odd '5' name\"", "select $1::int, \"Odd '5' name\""),
+            ("select a.b, t2.c3", "select a.b, t2.c3"),
+            ("values (1,'a'),(2,'b')", "values (#,?),(#,?)"),
+        ] {
+            assert_eq!(of(sql).as_deref(), Some(want));
+        }
+    }
+
+    #[test]
+    fn what_is_hard_has_no_shape() {
+        for sql in [
+            "select E'a\\'b'",
+            "select U&'a'",
+            "select x'1f'",
+            "select $$a$$",
+            "select $a$b$a$",
+            "select 1 -- c",
+            "select 1 /* c */",
+            "select 'ä'",
+            "select ä",
+            "select 1e5",
+            "select 1_000",
+            "select 0x1f",
+            "select .5",
+            "select 1.",
+            "select 1..2",
+            "select 1a",
+            "select 'open",
+            "select \"open",
+            "select a$1",
+            "select $1a",
+            "select 'a'1",
+            "select 1'a'",
+            "select \u{1}",
+        ] {
+            assert_eq!(of(sql), None, "{sql}");
+        }
+    }
+}

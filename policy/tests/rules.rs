@@ -1,0 +1,239 @@
+//! Runs every `tests/rules/*.txt`: rules, statements, and what must become of them.
+//!
+//! A file is read top to bottom. `rule {…}` (YAML) adds a rule and starts a new policy when statements came before it;
+//! `as NAME [GROUP…]` says who asks. Every other line is an expectation and a statement:
+//!
+//! ```text
+//! clean   runs, and its rows pass unseen
+//! masked  runs, and each output column needs a plan
+//! block RULE   does not run, because of that rule
+//! observe RULE runs, and that rule in observe mode is named
+//! copy    runs, COPY rows pass        copy-masked   runs, COPY rows are rewritten
+//! ```
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use policy::catalog::{Catalog, Function, Table, TableColumn};
+use policy::mask::HashKey;
+use policy::rule::{PolicyFile, Rule, Source};
+use policy::{CopyPlan, Judge, Subject, Verdict, compile};
+
+/// The tables the files speak of.
+pub fn catalog() -> Catalog {
+    let mut oid = 16_400;
+    let mut tables = Vec::new();
+    let mut table = |schema: &str,
+                     name: &str,
+                     kind: char,
+                     parents: &[u32],
+                     columns: &[(&str, u32)],
+                     definition: Option<&str>| {
+        oid += 1;
+        tables.push(Table {
+            oid,
+            schema: schema.into(),
+            name: name.into(),
+            kind,
+            columns: columns
+                .iter()
+                .zip(1i16..)
+                .map(|((name, type_oid), number)| TableColumn {
+                    number,
+                    name: (*name).into(),
+                    type_oid: *type_oid,
+                    type_name: String::new(),
+                    not_null: false,
+                    generated: (*name == "email_domain").then(|| "split_part(email, '@'::text, 2)".into()),
+                })
+                .collect(),
+            parents: parents.to_vec(),
+            definition: definition.map(str::to_owned),
+        });
+        oid
+    };
+    let person = [
+        ("id", 23),
+        ("name", 25),
+        ("city", 25),
+        ("tier", 25),
+        ("email", 25),
+        ("ssn", 25),
+        ("card", 25),
+        ("salary", 1700),
+        ("tags", 1009),
+        ("created", 1184),
+        ("email_domain", 25),
+    ];
+    let customers = table("public", "customers", 'r', &[], &person, None);
+    table("public", "customers_archive", 'r', &[customers], &person, None);
+    let part = [("id", 23), ("region", 25), ("ssn", 25)];
+    let parted = table("public", "customers_part", 'p', &[], &part, None);
+    table("public", "customers_part_eu", 'r', &[parted], &part, None);
+    table(
+        "public",
+        "orders",
+        'r',
+        &[],
+        &[("id", 23), ("customer_id", 23), ("item", 25), ("amount", 1700)],
+        None,
+    );
+    table("public", "victims", 'r', &[], &[("id", 23), ("v", 25)], None);
+    table("public", "kv", 'r', &[], &[("k", 25), ("v", 25)], None);
+    table("public", "far", 'f', &[], &[("a", 25)], None);
+    table("a", "notes", 'r', &[], &[("id", 23), ("body", 25)], None);
+    table("b", "notes", 'r', &[], &[("body", 25), ("id", 23), ("secret", 25)], None);
+    table(
+        "public",
+        "v_orders",
+        'v',
+        &[],
+        &[("id", 23), ("item", 25)],
+        Some(" SELECT orders.id,\n    orders.item\n   FROM orders;"),
+    );
+    table(
+        "public",
+        "v_contact",
+        'v',
+        &[],
+        &[("id", 23), ("name", 25), ("tax_no", 25)],
+        Some(" SELECT customers.id,\n    customers.name,\n    customers.ssn AS tax_no\n   FROM customers;"),
+    );
+    table(
+        "public",
+        "v_over",
+        'v',
+        &[],
+        &[("t", 25), ("id", 23)],
+        Some("SELECT v_contact.tax_no AS t, v_contact.id FROM v_contact;"),
+    );
+    table("public", "v_victims", 'v', &[], &[("id", 23)], Some("SELECT victims.id FROM victims;"));
+    table(
+        "public",
+        "v_union",
+        'v',
+        &[],
+        &[("x", 25)],
+        Some("SELECT kv.v AS x FROM kv UNION SELECT customers.ssn FROM customers;"),
+    );
+    table("public", "v_broken", 'v', &[], &[("x", 25)], Some("SELECT FROM WHERE"));
+    let function = |name: &str, language: &str| Function {
+        oid: 17_000,
+        schema: "public".into(),
+        name: name.into(),
+        language: language.into(),
+        kind: 'f',
+        body: String::new(),
+    };
+    Catalog {
+        version: 1,
+        database: "shop".into(),
+        server_version: 150_000,
+        search_path: vec!["public".into()],
+        tables,
+        functions: vec![
+            function("get_contact", "sql"),
+            function("upper_shadow", "sql"),
+            function("initcap", "sql"),
+            function("uuid_generate_v4", "c"),
+            function("dblink", "c"),
+        ],
+    }
+}
+
+fn judge(rules: &[Rule], subject: &Subject, catalog: &Arc<Catalog>) -> Judge {
+    let file = PolicyFile { rules: rules.to_vec(), ..PolicyFile::default() };
+    let source = Source { name: "rules.txt".into(), file, lines: vec![] };
+    let policy = compile(&[source], Some(HashKey::new(b"test"))).expect("the rules of the file compile");
+    policy.scope(subject, "shop").bind(catalog.clone())
+}
+
+fn outcome(judge: &Judge, sql: &str) -> Vec<String> {
+    let decision = judge.statement(sql.as_bytes());
+    let mut out = Vec::new();
+    match &decision.verdict {
+        Verdict::Block(block) => out.push(format!("block {}", block.rule)),
+        Verdict::Pass => {
+            out.extend(decision.observed.iter().map(|r| format!("observe {r}")));
+            for copy in &decision.copies {
+                out.push(match copy {
+                    CopyPlan::Pass => "copy".into(),
+                    CopyPlan::Rows(rows) => {
+                        assert!(rows.every.is_some() || rows.columns.iter().any(Option::is_some));
+                        "copy-masked".into()
+                    }
+                });
+            }
+            if !decision.clean {
+                assert!(decision.withhold, "what is not clean is withheld: {sql}");
+            }
+            if decision.copies.is_empty() {
+                out.push(if decision.clean { "clean".into() } else { "masked".into() });
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn every_file_holds() {
+    let catalog = Arc::new(catalog());
+    let mut wrong = String::new();
+    let mut checked = 0;
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rules")).expect("folder") {
+        let path = entry.expect("entry").path();
+        let text = std::fs::read_to_string(&path).expect("readable");
+        let (mut rules, mut subject, mut open, mut current) = (Vec::new(), who("ana support"), false, None);
+        for (n, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (word, rest) = line.split_once(' ').expect("word and rest");
+            let rest = rest.trim();
+            match word {
+                "rule" => {
+                    if !open {
+                        rules.clear();
+                        open = true;
+                    }
+                    rules.push(serde_saphyr::from_str::<Rule>(rest).expect("a rule in YAML"));
+                    current = None;
+                    continue;
+                }
+                "as" => {
+                    subject = who(rest);
+                    current = None;
+                    continue;
+                }
+                _ => {}
+            }
+            open = false;
+            let judge = current.get_or_insert_with(|| judge(&rules, &subject, &catalog));
+            let (want, sql) = match word {
+                "block" | "observe" => {
+                    let (rule, sql) = rest.split_once(' ').expect("rule and statement");
+                    (format!("{word} {rule}"), sql.trim())
+                }
+                _ => (word.to_owned(), rest),
+            };
+            let got = outcome(judge, sql);
+            checked += 1;
+            if !got.contains(&want) {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let why = match &judge.statement(sql.as_bytes()).verdict {
+                    Verdict::Block(b) => b.message.clone(),
+                    Verdict::Pass => String::new(),
+                };
+                let _ = writeln!(wrong, "{name}:{}: want {want}, got {got:?} {why}: {sql}", n + 1);
+            }
+        }
+    }
+    assert!(checked > 100, "the files were read");
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+fn who(text: &str) -> Subject {
+    let mut words = text.split_whitespace();
+    Subject { identity: words.next().unwrap_or_default().into(), groups: words.map(Into::into).collect() }
+}
