@@ -10,7 +10,7 @@ use std::sync::Arc;
 use flow::limits::FRAME_BYTES_MAX;
 use flow::{Fault, Flow, Side, Step};
 use policy::plan::CopyPlan;
-use policy::{Column, Decision, Format, Pass, Plan};
+use policy::{Column, Decision, Format, Pass};
 
 use crate::copy;
 use crate::frame::{self, HEADER, Header};
@@ -133,11 +133,18 @@ impl Ready {
 
     /// DataRow and the rows that follow it.
     fn rows(&mut self, flow: &mut Flow<'_>, first: Header) -> Result<Option<Step>, Fault> {
-        if !matches!(self.owed.front(), Some(Owed::Query { .. } | Owed::Execute { .. })) {
-            return Err(fault("DataRow without a statement"));
-        }
+        let portal = match self.owed.front() {
+            Some(Owed::Query { .. }) => None,
+            Some(Owed::Execute { portal, .. }) => Some(portal),
+            _ => return Err(fault("DataRow without a statement")),
+        };
+        // An Execute of a statement proved clean needs no description; everything else does, or no row passes.
+        let clean = portal.is_some_and(|p| {
+            let made = self.tables.portals.get(&**p);
+            made.and_then(|p| p.decision.as_ref()).is_some_and(|d| d.clean)
+        });
         match &self.current.shape {
-            Shape::Unknown if self.scope.masks() => Err(fault("DataRow without a description")),
+            Shape::Unknown if self.scope.masks() && !clean => Err(fault("DataRow without a description")),
             Shape::Unseen | Shape::Unknown => {
                 let input = flow.input();
                 let mut end = 0;
@@ -353,11 +360,16 @@ impl Ready {
             self.strangers.extend(columns.iter().map(|c| c.table).filter(|t| *t != 0));
         }
         self.asked_newer_than = None;
-        let mut plan: Plan = judge.plan(&columns);
+        let mut plan = match &decision {
+            Some(decision) => judge.plan_for(decision, &columns),
+            None => judge.plan(&columns),
+        };
         if decision.is_some_and(|d| d.clean) {
-            // First witness: nothing masked can be in here. The second is still heard for plain columns.
+            // First witness: nothing masked can be in here. The second is heard where it can know better: a plain column of a
+            // table it names. An expression has no origin, and a view was resolved through its definition.
+            let view = |oid| judge.catalog().tables.iter().any(|t| t.oid == oid && matches!(t.kind, 'v' | 'm'));
             for (cell, column) in plan.columns.iter_mut().zip(&columns) {
-                if column.table == 0 {
+                if column.table == 0 || (cell.is_some() && view(column.table)) {
                     *cell = None;
                 }
             }

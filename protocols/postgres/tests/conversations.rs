@@ -1,0 +1,362 @@
+//! Every file of `tests/conversations` is a conversation: who said what, and what came out at the other ends. Each is run whole, at
+//! every cut of every message, and byte by byte; the outcome must be the same. `UPDATE_EXPECT=1` rewrites what came out.
+//!
+//! Lines: `client > …` and `server > …` are said to the gateway, `server < …` and `client < …` is what it said. A message is its
+//! tag and fields: `"text"` is NUL-terminated, `i16:1`, `i32:-1`, `u32:0`, `b:00ff` raw hex, `s:text` without NUL, `cell:text` length and
+//! bytes, `null` a NULL cell, `col:name,table,attribute,type,format`. `start` is a start-up packet. `#` comments.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test's helper")]
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+use flow::access::*;
+use flow::drive::Drive;
+use flow::record::{Entry, What};
+use flow::{Fault, Peer, Recorder, Service, Side};
+use policy::catalog::{Catalog, Table, TableColumn};
+
+/// Keeps what was recorded, as one line each.
+#[derive(Clone, Default)]
+struct Ledger(Arc<Mutex<Vec<String>>>);
+
+impl Recorder for Ledger {
+    fn append(&mut self, entry: &Entry<'_>) -> Result<(), Fault> {
+        let line = match &entry.what {
+            What::Opened { identity, connection, .. } => format!("opened {identity} {connection}"),
+            What::Refused { identity, sqlstate, .. } => format!("refused {identity} {sqlstate}"),
+            What::Statement(s) => {
+                let parameters: Vec<_> =
+                    s.parameters.iter().map(|p| p.map(String::from_utf8_lossy)).collect();
+                format!(
+                    "statement {} {:?} of {} {:?} {} {:?} {parameters:?}",
+                    s.number,
+                    s.how,
+                    s.of,
+                    s.verdict,
+                    s.rules,
+                    String::from_utf8_lossy(s.text)
+                )
+            }
+            What::Outcome(o) => {
+                format!("outcome {} rows {} masked {} {:?}", o.number, o.rows, o.masked_cells, o.sqlstate)
+            }
+            What::Data { number, bytes, .. } => format!("data {number} {:?}", String::from_utf8_lossy(bytes)),
+            What::Closed { reason, .. } => format!("closed {reason}"),
+            What::Gateway { event, .. } => format!("gateway {event}"),
+        };
+        self.0.lock().unwrap().push(line);
+        Ok(())
+    }
+}
+
+fn column(number: i16, name: &str, type_oid: u32, type_name: &str) -> TableColumn {
+    TableColumn {
+        number,
+        name: name.into(),
+        type_oid,
+        type_name: type_name.into(),
+        not_null: false,
+        generated: None,
+    }
+}
+
+/// customers (16400: id, name, email) and orders (16500: id, item).
+fn catalog() -> Catalog {
+    let table = |oid, name: &str, columns| Table {
+        oid,
+        schema: "public".into(),
+        name: name.into(),
+        kind: 'r',
+        columns,
+        parents: Vec::new(),
+        definition: None,
+    };
+    Catalog {
+        version: 1,
+        database: "shop".into(),
+        server_version: 150_000,
+        search_path: vec!["public".into()],
+        tables: vec![
+            table(
+                16400,
+                "customers",
+                vec![column(1, "id", 23, "int4"), column(2, "name", 25, "text"), column(3, "email", 25, "text")],
+            ),
+            table(16500, "orders", vec![column(1, "id", 23, "int4"), column(2, "item", 25, "text")]),
+        ],
+        functions: Vec::new(),
+    }
+}
+
+fn directory(rules: &str) -> Directory {
+    let file: policy::rule::PolicyFile = serde_json::from_str(rules).unwrap();
+    let source = policy::rule::Source { name: "policy.yaml".into(), file, lines: Vec::new() };
+    let policy = policy::compile(&[source], None).unwrap();
+    let catalogues = Catalogues::default();
+    catalogues.publish("shop", Arc::new(catalog()));
+    let connection = Connection {
+        name: "shop".into(),
+        target: Arc::new(Target {
+            address: Address::Tcp { host: "127.0.0.1".into(), port: 5432 },
+            tls: None,
+            dial_ms: 1000,
+        }),
+        user: "gw".into(),
+        database: Some("shop".into()),
+        credential: Credential::new(String::new().into()),
+        allow: vec!["*".into()],
+        record: RecordLevel::Statements,
+        banner: Banner::Auto,
+        tag_application: false,
+        catalogues,
+    };
+    let identity = Identity {
+        subject: policy::Subject { identity: "ana".into(), groups: vec!["support".into()] },
+        scram: None,
+        tokens: Vec::new(),
+        trust: true,
+    };
+    Directory {
+        identities: HashMap::from([("ana".into(), Arc::new(identity))]),
+        connections: HashMap::from([("shop".into(), Arc::new(connection))]),
+        any: None,
+        policy: Arc::new(policy),
+        deny_detail: DenyDetail::Rule,
+        mock_seed: [7; 32],
+        limits: Limits { login_ms: 60_000, idle_ms: 0, clients_max: 10 },
+    }
+}
+
+struct Gateway {
+    drive: Drive,
+    ledger: Ledger,
+}
+
+fn gateway(rules: &str) -> Gateway {
+    let ledger = Ledger::default();
+    let published: Published = Arc::new(ArcSwap::from_pointee(directory(rules)));
+    let keep = ledger.clone();
+    let gate = postgres::Gate::new(published, move |_| Box::new(keep.clone()));
+    let peer = Peer { address: ([127, 0, 0, 1], 999).into(), listener: ([127, 0, 0, 1], 7432).into(), tls: None };
+    let session = gate.worker(0).accept(peer);
+    Gateway { drive: Drive::new(session), ledger }
+}
+
+/// Splits a line into words; quotes keep blanks together.
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let (mut word, mut quoted, mut escaped) = (String::new(), false, false);
+    for c in line.chars() {
+        match c {
+            _ if escaped => {
+                word.push(match c {
+                    'n' => '\n',
+                    't' => '\t',
+                    c => c,
+                });
+                escaped = false;
+            }
+            '\\' => escaped = true,
+            '"' => {
+                word.push(c);
+                quoted = !quoted;
+            }
+            ' ' if !quoted => words.push(std::mem::take(&mut word)),
+            c => word.push(c),
+        }
+    }
+    words.push(word);
+    words.retain(|w| !w.is_empty());
+    words
+}
+
+fn encode(line: &str) -> Vec<u8> {
+    let words = words(line);
+    let (tag, fields) = words.split_first().unwrap();
+    let mut body = Vec::new();
+    for field in fields {
+        if let Some(text) = field.strip_prefix('"') {
+            body.extend_from_slice(text.trim_end_matches('"').as_bytes());
+            body.push(0);
+        } else if field == "null" {
+            body.extend_from_slice(&(-1_i32).to_be_bytes());
+        } else {
+            let (kind, value) = field.split_once(':').unwrap_or_else(|| panic!("{line}: {field}"));
+            match kind {
+                "i16" => body.extend_from_slice(&value.parse::<i16>().unwrap().to_be_bytes()),
+                "i32" => body.extend_from_slice(&value.parse::<i32>().unwrap().to_be_bytes()),
+                "u32" => body.extend_from_slice(&value.parse::<u32>().unwrap().to_be_bytes()),
+                "s" => body.extend_from_slice(value.trim_matches('"').as_bytes()),
+                "cell" => {
+                    let value = value.trim_matches('"');
+                    body.extend_from_slice(&(value.len() as i32).to_be_bytes());
+                    body.extend_from_slice(value.as_bytes());
+                }
+                "col" => {
+                    let v: Vec<&str> = value.split(',').collect();
+                    body.extend_from_slice(v[0].as_bytes());
+                    body.push(0);
+                    body.extend_from_slice(&v[1].parse::<u32>().unwrap().to_be_bytes());
+                    body.extend_from_slice(&v[2].parse::<i16>().unwrap().to_be_bytes());
+                    body.extend_from_slice(&v[3].parse::<u32>().unwrap().to_be_bytes());
+                    body.extend_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+                    body.extend_from_slice(&v[4].parse::<i16>().unwrap().to_be_bytes());
+                }
+                "b" => {
+                    let hex: Vec<u8> = value.bytes().collect();
+                    for pair in hex.chunks(2) {
+                        body.push(u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap());
+                    }
+                }
+                _ => panic!("{line}: {field}"),
+            }
+        }
+    }
+    let mut out = Vec::new();
+    if tag != "start" {
+        out.extend_from_slice(tag.as_bytes());
+    }
+    out.extend_from_slice(&((body.len() + 4) as u32).to_be_bytes());
+    out.extend_from_slice(&body);
+    out
+}
+
+/// Messages, one per line, bytes that are not printable as `.`; random things (keys, decision ids) blanked.
+fn decode(mut bytes: &[u8], first: bool) -> Vec<String> {
+    let mut lines = Vec::new();
+    while !bytes.is_empty() {
+        let (tag, header) =
+            if first && bytes[0] == 0 { ("start".to_owned(), 0) } else { (char::from(bytes[0]).to_string(), 1) };
+        let length = u32::from_be_bytes(bytes[header..header + 4].try_into().unwrap()) as usize;
+        let body = &bytes[header + 4..header + length];
+        let mut text = String::new();
+        for b in body {
+            match b {
+                0x20..=0x7e => text.push(char::from(*b)),
+                b'\n' => text.push_str("\\n"),
+                b'\t' => text.push_str("\\t"),
+                _ => text.push('.'),
+            }
+        }
+        if tag == "K" {
+            text = "(key)".into();
+        }
+        lines.push(format!("{tag} {}", blank_decision(&text)).trim_end().to_owned());
+        bytes = &bytes[header + length..];
+    }
+    lines
+}
+
+fn blank_decision(text: &str) -> String {
+    let mut out = text.to_owned();
+    if let Some(at) = text.find("decision ") {
+        let id: String = text[at + 9..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+        let number = id.rsplit('-').next().unwrap_or_default().to_owned();
+        out = out.replace(&id, &format!("ID-{number}"));
+    }
+    out
+}
+
+/// Says one thing, cut as `cut` wants, and returns what came out.
+fn say(gw: &mut Gateway, side: Side, bytes: &[u8], cut: Option<usize>, output: &mut String) {
+    match cut {
+        None => gw.drive.feed(side, bytes),
+        Some(0) => bytes.iter().for_each(|b| gw.drive.feed(side, &[*b])),
+        Some(at) => {
+            let at = at.min(bytes.len());
+            gw.drive.feed(side, &bytes[..at]);
+            gw.drive.feed(side, &bytes[at..]);
+        }
+    }
+    for (side, name) in [(Side::Server, "server"), (Side::Client, "client")] {
+        let out = gw.drive.take(side);
+        for line in decode(&out, side == Side::Server) {
+            writeln!(output, "{name} < {line}").unwrap();
+        }
+    }
+    if let Some(fault) = gw.drive.closed.take() {
+        writeln!(output, "closed {}", fault.map(|f| f.to_string()).unwrap_or_default()).unwrap();
+        gw.drive.closed = Some(None);
+    }
+}
+
+/// Runs a conversation; returns it with what came out this time.
+fn run(text: &str, cut: Option<usize>) -> String {
+    let mut rules = String::from(r#"{"rules":[]}"#);
+    let mut output = String::new();
+    let mut gw: Option<Gateway> = None;
+    for line in text.lines() {
+        if let Some(json) = line.strip_prefix("rules ") {
+            rules = json.to_owned();
+        }
+        let (side, said) = match line.split_once(" > ") {
+            Some(("client", said)) => (Side::Client, said),
+            Some(("server", said)) => (Side::Server, said),
+            _ if line.starts_with("server <") || line.starts_with("client <") => continue,
+            _ if line.starts_with("closed") || line.starts_with("record ") => continue,
+            _ => {
+                writeln!(output, "{line}").unwrap();
+                continue;
+            }
+        };
+        writeln!(output, "{line}").unwrap();
+        let gw = gw.get_or_insert_with(|| gateway(&rules));
+        // Several messages in one go are separated by " | ".
+        let bytes: Vec<u8> = said.split(" | ").flat_map(encode).collect();
+        say(gw, side, &bytes, cut, &mut output);
+    }
+    for line in gw.map(|g| g.ledger.0.lock().unwrap().clone()).unwrap_or_default() {
+        writeln!(output, "record {line}").unwrap();
+    }
+    output
+}
+
+#[test]
+fn conversations_come_out_the_same_wherever_they_are_cut() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conversations");
+    let mut seen = 0;
+    let wrong = Rc::new(RefCell::new(Vec::new()));
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let whole = run(&text, None);
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            std::fs::write(&path, &whole).unwrap();
+        } else if whole != text {
+            wrong.borrow_mut().push(format!("{}:\n{whole}", path.display()));
+        }
+        let longest = text.lines().map(str::len).max().unwrap_or(0) + 64;
+        for cut in 0..longest {
+            let again = run(&text, Some(cut));
+            assert_eq!(again, whole, "{} cut at {cut}", path.display());
+        }
+        seen += 1;
+    }
+    assert!(seen >= 8, "the conversations are missing");
+    assert!(wrong.borrow().is_empty(), "{}", wrong.borrow().join("\n"));
+}
+
+proptest::proptest! {
+    /// Whatever a client or server says, a session ends in a step or a fault: it never panics, and before a login is complete nothing
+    /// but a start-up packet of our own making goes to the server.
+    #[test]
+    fn arbitrary_bytes_never_panic(
+        pieces in proptest::collection::vec((proptest::bool::ANY, proptest::collection::vec(proptest::num::u8::ANY, 0..80)), 0..12),
+        logged_in in proptest::bool::ANY,
+    ) {
+        let mut gw = gateway(r#"{"rules":[{"name":"m","on":{"columns":["customers.email"]},"mask":"redact"}]}"#);
+        if logged_in {
+            gw.drive.feed(Side::Client, &encode(r#"start i16:3 i16:0 "user" "ana" "database" "shop" b:00"#));
+            gw.drive.feed(Side::Server, &encode("R u32:0"));
+            gw.drive.feed(Side::Server, &encode("Z s:I"));
+        }
+        for (client, bytes) in pieces {
+            gw.drive.feed(if client { Side::Client } else { Side::Server }, &bytes);
+        }
+    }
+}
