@@ -6,7 +6,6 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use flow::Recorder;
 use flow::record::{Entry, How, Statement, Verdict, What};
 use side::record::read::{Reader, Sessions, session, verify};
 use side::record::{Ledger, Options};
