@@ -17,11 +17,11 @@ pub(crate) fn shape(sql: &[u8], out: &mut Vec<u8>) -> bool {
     // Whether the last thing seen could be the left part of a longer token with a digit, a dot or a quote.
     let mut after_word = false;
     while let Some((&byte, tail)) = rest.split_first() {
-        match KIND[usize::from(byte)] {
+        match kind(byte) {
             Kind::Word => {
                 let end = tail
                     .iter()
-                    .position(|b| !matches!(KIND[usize::from(*b)], Kind::Word | Kind::Digit))
+                    .position(|b| !matches!(kind(*b), Kind::Word | Kind::Digit))
                     .unwrap_or(tail.len());
                 let (word, more) = rest.split_at(end + 1);
                 // E'…', B'…', X'…', N'…', U&'…', and names with a $ inside.
@@ -83,9 +83,7 @@ pub(crate) fn shape(sql: &[u8], out: &mut Vec<u8>) -> bool {
                 let end = tail.iter().position(|b| !b.is_ascii_digit()).unwrap_or(tail.len());
                 if end == 0
                     || after_word
-                    || tail
-                        .get(end)
-                        .is_some_and(|b| matches!(KIND[usize::from(*b)], Kind::Word | Kind::Dollar))
+                    || tail.get(end).is_some_and(|b| matches!(kind(*b), Kind::Word | Kind::Dollar))
                 {
                     return false;
                 }
@@ -112,8 +110,7 @@ fn number(text: &[u8]) -> Option<&[u8]> {
         }
         rest = fraction.get(n..)?;
     }
-    let clean =
-        !rest.first().is_some_and(|b| matches!(KIND[usize::from(*b)], Kind::Word | Kind::Dot | Kind::Dollar));
+    let clean = !rest.first().is_some_and(|b| matches!(kind(*b), Kind::Word | Kind::Dot | Kind::Dollar));
     clean.then_some(rest)
 }
 
@@ -145,6 +142,11 @@ enum Kind {
     Dot,
     Dollar,
     Hard,
+}
+
+#[expect(clippy::indexing_slicing, reason = "a byte cannot lie outside of 256 entries")]
+fn kind(byte: u8) -> Kind {
+    KIND[usize::from(byte)]
 }
 
 const KIND: [Kind; 256] = {

@@ -106,7 +106,7 @@ fn guard(bytes: &[u8]) -> Result<&str, Refusal> {
             _ if word(byte) => {
                 let dollars = !byte.is_ascii_digit();
                 let end =
-                    tail.iter().position(|b| !word(*b) && !(dollars && *b == b'$')).unwrap_or(tail.len());
+                    tail.iter().position(|b| !(word(*b) || dollars && *b == b'$')).unwrap_or(tail.len());
                 escapes = false;
                 before = if end == 0 { byte } else { 0 };
                 rest = tail.get(end..).unwrap_or_default();
@@ -220,9 +220,9 @@ mod tests {
             format!("select $x${many}$x$"),
             format!("select E'\\'{many}'"),
             format!("select E'a''\\'{many}'"),
-            format!("select E'a' -- x\n '\\'{many}'"),
+            format!("select E'a'\n -- x\n '\\'{many}'"),
         ] {
-            assert!(parse(text.as_bytes()).is_ok(), "{}", &text[..20]);
+            assert_eq!(parse(text.as_bytes()).err(), None, "{}", &text[..20]);
         }
         assert!(
             matches!(refused(&format!("select '\\', {many}'")), Refusal::Limit(_)),
