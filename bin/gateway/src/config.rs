@@ -32,12 +32,12 @@ pub(crate) struct File {
     /// Policy files: paths or globs, relative to this file.
     #[serde(default)]
     pub policies: Vec<String>,
-    /// Mode of the rules in this file: observe (the default) or enforce. A rule's own mode wins.
+    /// Mode of the rules in this file: enforce (the default) or observe. A rule's own mode wins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<crate::rules::Mode>,
+    pub mode: Option<policy::rule::Mode>,
     /// Rules, as in a policy file.
     #[serde(default)]
-    pub rules: Vec<crate::rules::Rule>,
+    pub rules: Vec<policy::rule::Rule>,
     /// More files of this format: paths or globs, relative to this file.
     #[serde(default)]
     pub include: Vec<String>,
@@ -68,6 +68,9 @@ pub(crate) struct Gateway {
     pub max_clients: u32,
     /// How often the catalogue of a connection with masks is read again; 0: only when it must.
     pub catalogue_refresh: Span,
+    /// What `hash` masks are keyed with: the same key gives the same hashes. Needed when a rule uses `mask: hash`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mask_key: Option<Secret>,
     /// Address of the web console. Accepted, but there is no console yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub console: Option<String>,
@@ -78,13 +81,14 @@ impl Default for Gateway {
         Gateway {
             workers: Workers::Auto,
             io: Io::Auto,
-            state: "./state".into(),
+            state: crate::settings::STATE_DEFAULT.into(),
             drain: Span::seconds(30),
             deny_detail: DenyDetail::Full,
             login_timeout: Span::seconds(60),
             idle_timeout: Span::seconds(0),
             max_clients: 20_000,
             catalogue_refresh: Span::seconds(30),
+            mask_key: None,
             console: None,
         }
     }
@@ -353,10 +357,10 @@ pub(crate) enum Banner {
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Record {
-    /// The directory; default: `record` inside `gateway.state`.
+    /// The directory `record` is made in; default: `gateway.state`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
-    /// Buffer of each worker. When it is full, statements that must be recorded are refused.
+    /// Buffer of each worker, a power of two. When it is full, statements that must be recorded are refused.
     pub ring: Bytes,
 }
 

@@ -16,6 +16,7 @@ use flow::access::{
     self, Address, Banner, Catalogues, Credential, DenyDetail, Directory, Identity, Limits, RecordLevel,
     ServerTls, Target,
 };
+use policy::mask::HashKey;
 use policy::{Catalog, Policy, Subject};
 use ring::rand::SecureRandom;
 use zeroize::Zeroizing;
@@ -25,16 +26,15 @@ use crate::mistake::{Mistake, Source};
 use crate::rules;
 use crate::upstream::{self, Host, SslMode};
 use crate::yaml::{self, Node, Wrong, nearest};
-use crate::{scram, secret, tls};
+use crate::{secret, tls};
 
 /// Ready to be assembled.
 pub(crate) struct Settings {
-    /// The main file, as it was named.
-    pub(crate) file: PathBuf,
     pub(crate) workers: config::Workers,
     pub(crate) io: config::Io,
     pub(crate) state: PathBuf,
-    pub(crate) record: PathBuf,
+    /// The record is below this directory, in `record`.
+    pub(crate) record_home: PathBuf,
     pub(crate) ring_bytes: u64,
     pub(crate) drain: Duration,
     pub(crate) catalogue_refresh: Duration,
@@ -48,6 +48,8 @@ pub(crate) struct Settings {
     pub(crate) warnings: Vec<String>,
     /// What each connection was made from, to see whether anything changed.
     marks: HashMap<String, Mark>,
+    /// Of the key of `hash` masks.
+    key_mark: Option<Mark>,
 }
 
 pub(crate) struct Listener {
@@ -106,8 +108,8 @@ pub(crate) fn written(path: &Path, options: &Options<'_>) -> Result<Written, Vec
     }
 }
 
-/// Where `record` commands find the record without starting anything: the record directory a configuration names.
-pub(crate) fn record_dir(path: &Path, options: &Options<'_>) -> Result<PathBuf, Vec<Mistake>> {
+/// Where `record` commands find the record, without checking anything else or loading a secret.
+pub(crate) fn record_home(path: &Path, options: &Options<'_>) -> Result<PathBuf, Vec<Mistake>> {
     let mut check = Check::new(path, options, None);
     check.read_all();
     let (_, record) = check.places();
@@ -221,7 +223,7 @@ impl<'a> Check<'a> {
         let Some((source, text)) = self.open(path, Some(named)) else { return };
         let Some(mut tree) = yaml::parse(source, &text, self.options.env, &mut self.wrong) else { return };
         let Some(file) = yaml::read::<rules::PolicyFile>(&mut tree, &mut self.wrong) else { return };
-        self.policies.push(rules::Written { file, tree, name: self.shown(path) });
+        self.policies.push(rules::Written { source, file, tree, name: self.shown(path) });
     }
 
     /// A file as rules name it: relative to the main file.
@@ -276,7 +278,7 @@ impl<'a> Check<'a> {
     // ---- checking ----
 
     /// State and record directory.
-    fn places(&mut self) -> (PathBuf, PathBuf) {
+    fn places(&self) -> (PathBuf, PathBuf) {
         let mut state = None;
         let mut record = None;
         for file in &self.files {
@@ -289,11 +291,12 @@ impl<'a> Check<'a> {
         }
         let main = self.main.parent().map(Path::to_owned).unwrap_or_default();
         let state = state.unwrap_or_else(|| main.join(config::Gateway::default().state));
-        let record = record.unwrap_or_else(|| state.join("record"));
+        let record = record.unwrap_or_else(|| state.clone());
         (state, record)
     }
 
     fn settings(&mut self) -> Option<Settings> {
+        let (state, record) = self.places();
         let files = std::mem::take(&mut self.files);
         // The trees stay with `self` for places; the values are walked here.
         let configs: Vec<config::File>;
@@ -309,13 +312,14 @@ impl<'a> Check<'a> {
         }
         let gateway = self.gateway(&configs);
         let dirs: Vec<PathBuf> = self.files.iter().map(|f| f.dir.clone()).collect();
-        let (state, record, ring_bytes) = self.record(&configs, &dirs, &gateway);
+        let ring_bytes = self.record(&configs);
         let listeners = self.listeners(&configs, &dirs);
         let identities = self.identities(&configs, &dirs, &listeners);
         let groups: BTreeSet<String> =
             identities.values().flat_map(|i| i.subject.groups.iter().map(|g| g.to_string())).collect();
         let made = self.connections(&configs, &dirs, &identities, &groups);
-        let policy = self.policy(configs, &made, &identities, &groups);
+        let key = self.mask_key(&configs, &dirs);
+        let policy = self.policy(configs, key, &made, &identities, &groups);
         for (name, identity) in &identities {
             if !made.all.values().any(|c| c.allows(identity)) {
                 self.warnings.push(format!("identity `{name}` may open no connection"));
@@ -324,7 +328,7 @@ impl<'a> Check<'a> {
         if !self.wrong.is_empty() || !self.placeless.is_empty() {
             return None;
         }
-        let (policy, rules) = policy?;
+        let (policy, rules, key_mark) = policy?;
         let mut mock_seed = self.before.map(|b| b.directory.mock_seed).unwrap_or_default();
         if self.before.is_none() && ring::rand::SystemRandom::new().fill(&mut mock_seed).is_err() {
             self.placeless.push(Mistake::without_place("gateway", "the system has no random numbers"));
@@ -333,11 +337,11 @@ impl<'a> Check<'a> {
         let mut connections = made.all;
         let any = connections.remove("*");
         Some(Settings {
-            file: self.main.clone(),
+
             workers: gateway.workers,
             io: gateway.io,
             state,
-            record,
+            record_home: record,
             ring_bytes,
             drain: gateway.drain.0,
             catalogue_refresh: gateway.catalogue_refresh.0,
@@ -363,6 +367,7 @@ impl<'a> Check<'a> {
             rules,
             warnings: std::mem::take(&mut self.warnings),
             marks: made.marks,
+            key_mark,
         })
     }
 
@@ -424,33 +429,24 @@ impl<'a> Check<'a> {
             max_clients: gateway.max_clients,
             catalogue_refresh: gateway.catalogue_refresh,
             console: gateway.console.clone(),
+            mask_key: None,
         }
     }
 
-    fn record(
-        &mut self,
-        configs: &[config::File],
-        dirs: &[PathBuf],
-        gateway: &config::Gateway,
-    ) -> (PathBuf, PathBuf, u64) {
-        let home = configs.iter().position(|c| c.gateway.is_some()).unwrap_or(0);
-        let state = dirs.get(home).cloned().unwrap_or_default().join(&gateway.state);
-        let mut record = None;
-        let mut ring = config::Record::default().ring.0;
-        for (at, (config, dir)) in configs.iter().zip(dirs).enumerate() {
+    fn record(&mut self, configs: &[config::File]) -> u64 {
+        let mut ring = None;
+        for (at, config) in configs.iter().enumerate() {
             let Some(written) = &config.record else { continue };
-            if record.is_some() {
+            if ring.is_some() {
                 self.no(at, "record", "`record` is written in more than one file");
             }
             // Room for the longest entry four times over, and a bound on what every worker takes at start.
-            if !(8 << 20..=1 << 30).contains(&written.ring.0) {
-                self.no(at, "record.ring", "expected 8MiB to 1GiB");
+            if !(8 << 20..=1 << 30).contains(&written.ring.0) || !written.ring.0.is_power_of_two() {
+                self.no(at, "record.ring", "expected 8MiB to 1GiB, a power of two");
             }
-            ring = written.ring.0;
-            record = Some(written.to.as_ref().map_or_else(|| state.join("record"), |to| dir.join(to)));
+            ring = Some(written.ring.0);
         }
-        let record = record.unwrap_or_else(|| state.join("record"));
-        (state, record, ring)
+        ring.unwrap_or(config::Record::default().ring.0)
     }
 
     fn listeners(&mut self, configs: &[config::File], dirs: &[PathBuf]) -> Vec<Listener> {
@@ -636,7 +632,7 @@ impl<'a> Check<'a> {
 
     fn password(&self, written: &config::Password, dir: &Path) -> Result<access::ScramVerifier, String> {
         match (&written.verifier, written.from) {
-            (Some(verifier), None) => scram::parse(verifier).ok_or_else(|| {
+            (Some(verifier), None) => side::desk::verifier_from_text(verifier).map_err(|_| {
                 "not a SCRAM-SHA-256 verifier: make one with `lockgate password hash`".to_owned()
             }),
             (None, Some(from)) => {
@@ -644,7 +640,7 @@ impl<'a> Check<'a> {
                 if password.is_empty() {
                     return Err("the password is empty".into());
                 }
-                scram::derive(&password)
+                derive(&password)
             }
             _ => Err("expected either `verifier` or `from`".into()),
         }
@@ -660,8 +656,7 @@ impl<'a> Check<'a> {
                 if token.len() < TOKEN_BYTES_MIN {
                     return Err(format!("a token of less than {TOKEN_BYTES_MIN} characters can be guessed"));
                 }
-                let digest = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
-                digest.as_ref().try_into().map_err(|_| "SHA-256 has 32 bytes".to_owned())
+                Ok(digest(token.as_bytes()))
             }
             _ => Err("expected either `sha256` or `from`".into()),
         }
@@ -712,7 +707,7 @@ impl<'a> Check<'a> {
                         "a `/` separates a connection from a database: not in a name",
                     );
                 }
-                if made.all.contains_key(name) {
+                if !made.names.insert(name.clone()) {
                     self.no(at, &path(".name"), format!("connection `{name}` is written twice"));
                 }
                 for (a, who) in written.allow.iter().enumerate() {
@@ -827,17 +822,15 @@ impl<'a> Check<'a> {
             read_catalogue(&file).map_err(|message| self.no(at, &path(".catalogue"), message)).ok()
         });
         // Everything that makes this connection what it is. A changed file behind an unchanged name counts as a change.
-        let mut mark = ring::digest::Context::new(&ring::digest::SHA256);
-        mark.update(&serde_json::to_vec(written).unwrap_or_default());
+        let mut made_of = Zeroizing::new(serde_json::to_vec(written).unwrap_or_default());
         for file in [root.as_deref(), written.catalogue.as_deref().map(|c| dir.join(c)).as_deref()]
             .into_iter()
             .flatten()
         {
-            mark.update(&std::fs::read(file).unwrap_or_default());
-            mark.update(b"\0file\0");
+            made_of.extend_from_slice(&digest(&std::fs::read(file).unwrap_or_default()));
         }
-        mark.update(password.as_bytes());
-        let mark: Mark = mark.finish().as_ref().try_into().unwrap_or_default();
+        made_of.extend_from_slice(&digest(password.as_bytes()));
+        let mark = digest(&made_of);
 
         let connection = access::Connection {
             name: written.name.clone(),
@@ -897,13 +890,37 @@ impl<'a> Check<'a> {
         secret::command(&source.run, source.timeout.0, dir)
     }
 
+    /// What `hash` masks are keyed with.
+    fn mask_key(&mut self, configs: &[config::File], dirs: &[PathBuf]) -> Option<(HashKey, Mark)> {
+        let found =
+            configs.iter().enumerate().find_map(|(at, c)| Some((at, c.gateway.as_ref()?.mask_key.as_ref()?)));
+        let (at, source) = found?;
+        let dir = dirs.get(at).cloned().unwrap_or_default();
+        let checked_only = source.from == config::From::Command && !self.options.run_commands;
+        match self.target_password(source, &dir) {
+            Ok(key) if key.len() >= MASK_KEY_BYTES_MIN || checked_only => {
+                Some((HashKey::new(key.as_bytes()), digest(key.as_bytes())))
+            }
+            Ok(_) => {
+                let message = format!("a key of less than {MASK_KEY_BYTES_MIN} characters can be guessed");
+                self.no(at, "gateway.mask_key", message);
+                None
+            }
+            Err(message) => {
+                self.no(at, "gateway.mask_key", message);
+                None
+            }
+        }
+    }
+
     fn policy(
         &mut self,
         configs: Vec<config::File>,
+        key: Option<(HashKey, Mark)>,
         made: &Made,
         identities: &HashMap<String, Arc<Identity>>,
         groups: &BTreeSet<String>,
-    ) -> Option<(Arc<Policy>, rules::Count)> {
+    ) -> Option<(Arc<Policy>, rules::Count, Option<Mark>)> {
         let mut files = std::mem::take(&mut self.policies);
         for (at, config) in configs.into_iter().enumerate() {
             if config.rules.is_empty() {
@@ -911,31 +928,35 @@ impl<'a> Check<'a> {
             }
             let (tree, source) = self.files.get(at).map(|f| (f.tree.clone(), f.source))?;
             let name = self.sources.get(source).map(|s| self.shown(&s.path)).unwrap_or_default();
-            files.push(rules::Written { file: rules::inline(config.mode, config.rules), tree, name });
+            let mode = config.mode.unwrap_or_default();
+            let file = rules::PolicyFile { mode, rules: config.rules, tests: Vec::new() };
+            files.push(rules::Written { source, file, tree, name });
         }
         let names = rules::Names {
-            connections: made.all.keys().map(String::as_str).collect(),
-            subjects: identities
-                .keys()
-                .map(String::as_str)
-                .chain(groups.iter().map(String::as_str))
-                .collect(),
+            connections: made.names.iter().map(String::as_str).collect(),
+            identities: identities.keys().map(String::as_str).collect(),
+            groups: groups.iter().map(String::as_str).collect(),
         };
-        let compiled = rules::compile(files, &names, &mut self.wrong, &mut self.warnings)?;
+        let (key, key_mark) = key.unzip();
+        let compiled = rules::compile(files, key, &names, &mut self.wrong, &mut self.warnings)?;
         // The same rules: sessions and caches see no change.
         let policy = match self.before {
-            Some(before) if before.directory.policy.revision == compiled.0.revision => {
+            Some(before)
+                if before.directory.policy.revision == compiled.0.revision && before.key_mark == key_mark =>
+            {
                 before.directory.policy.clone()
             }
             _ => Arc::new(compiled.0),
         };
-        Some((policy, compiled.1))
+        Some((policy, compiled.1, key_mark))
     }
 }
 
 /// Connections, and what goes with them.
 #[derive(Default)]
 struct Made {
+    /// Every name that is written, whether or not its connection could be made.
+    names: BTreeSet<String>,
     all: HashMap<String, Arc<access::Connection>>,
     fixed: HashMap<String, Arc<Catalog>>,
     marks: HashMap<String, Mark>,
@@ -947,6 +968,22 @@ fn address(text: &str) -> Result<SocketAddr, String> {
         return Ok(SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port));
     }
     text.parse().map_err(|_| format!("`{text}` is not an address and port like 127.0.0.1:7432 or [::]:7432"))
+}
+
+fn digest(bytes: &[u8]) -> Mark {
+    let mut mark = Mark::default();
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    mark.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
+    mark
+}
+
+/// A verifier with a salt of its own and PostgreSQL's default iterations.
+pub(crate) fn derive(password: &str) -> Result<access::ScramVerifier, String> {
+    let mut salt = [0; 16];
+    ring::rand::SystemRandom::new()
+        .fill(&mut salt)
+        .map_err(|_| "the system has no random numbers".to_owned())?;
+    Ok(side::desk::derive_verifier(password, &salt, SCRAM_ITERATIONS))
 }
 
 /// A name people can type and logs can show.
@@ -972,16 +1009,23 @@ fn unhex(hex: &str) -> Option<[u8; 32]> {
 }
 
 fn read_catalogue(path: &Path) -> Result<Arc<Catalog>, String> {
-    let text = std::fs::read(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
-    let mut catalog: Catalog = serde_json::from_slice(&text)
+    let text = std::fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+    let catalog = side::catalogue::snapshot_from_json(&text)
         .map_err(|e| format!("{} is not a catalogue snapshot: {e}", path.display()))?;
-    // Versions grow with every load of a process; what never loads again has the first.
-    catalog.version = 1;
     Ok(Arc::new(catalog))
 }
 
+/// Hashes of telephone numbers are only as safe as their key.
+const MASK_KEY_BYTES_MIN: usize = 16;
+
+/// Where a gateway keeps things when nobody says.
+pub(crate) const STATE_DEFAULT: &str = "./state";
+
+/// `scram_iterations` of PostgreSQL.
+const SCRAM_ITERATIONS: u32 = 4096;
+
 /// Shorter tokens are passwords in disguise.
-const TOKEN_BYTES_MIN: usize = 12;
+pub(crate) const TOKEN_BYTES_MIN: usize = 12;
 
 #[cfg(test)]
 mod tests {
@@ -1061,7 +1105,7 @@ mod tests {
         let shop = &s.directory.connections["shop"];
         assert_eq!((shop.user.as_str(), shop.database.as_deref()), ("gw", Some("shop")));
         assert!(shop.allows(&s.directory.identities["ana"]));
-        assert!(s.state.ends_with("state") && s.record.ends_with("state/record"));
+        assert!(s.state.ends_with("state") && s.record_home.ends_with("state"));
         assert!(s.warnings.is_empty(), "{:?}", s.warnings);
         assert_eq!(s.directory.limits.clients_max, 20_000);
     }

@@ -480,3 +480,88 @@ fn plural(n: usize, what: &str) -> String {
 fn thousands(n: i64) -> String {
     if n < 1_000 { n.to_string() } else { format!("{},{:03}", n / 1_000, n % 1_000) }
 }
+
+#[cfg(test)]
+mod files {
+    //! The files the demo writes, read by what `lockgate run` reads them with.
+
+    use std::sync::Arc;
+
+    use policy::{Judge, Verdict};
+
+    use super::*;
+
+    fn judge(settings: &settings::Settings, name: &str) -> Judge {
+        let identity = &settings.directory.identities[name];
+        assert!(settings.directory.connection("shop", identity).is_some(), "{name} may open shop");
+        let scope = settings.directory.policy.scope(&identity.subject, "shop");
+        scope.bind(Arc::new(data::catalog()))
+    }
+
+    #[test]
+    fn they_load_and_judge_as_the_screen_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(Some(dir.path())).unwrap();
+        assert!(Home::open(Some(dir.path())).is_err(), "one demo a directory");
+        let database = Database::start().unwrap();
+        let facts = home.write(&database, free("127.0.0.1".parse().unwrap(), 17_432).unwrap()).unwrap();
+        let settings = settings::load(&facts.config, &Options::process(), None)
+            .unwrap_or_else(|wrong| panic!("{}", wrong.iter().map(ToString::to_string).collect::<String>()));
+        assert_eq!(settings.fixed["shop"].tables.len(), data::TABLES.len());
+
+        let blocked = |who: &str, sql: &str| match &judge(&settings, who).statement(sql.as_bytes()).verdict {
+            Verdict::Pass => None,
+            Verdict::Block(block) => Some(block.rule.clone()),
+        };
+        let by = |rule: &str| Some(rule.to_owned());
+        assert_eq!(blocked("ana", "drop table payments"), by("no-destructive-ddl"));
+        assert_eq!(blocked("ana", "truncate orders"), by("no-destructive-ddl"));
+        assert_eq!(blocked("ana", "update orders set status = 'void'"), by("no-unbounded-writes"));
+        assert_eq!(blocked(AGENT, "delete from orders where id = 1"), by("agents-only-read"));
+        for sql in [
+            "select id, email, card_number, amount from payments order by id limit 3",
+            "select upper(email) from payments order by id limit 2",
+            "update orders set status = 'shipped' where id = 1",
+            "copy payments (id, email, card_number) to stdout",
+            "select count(*) from payments",
+            "select version()",
+        ] {
+            assert_eq!(blocked("ana", sql), None, "{sql}");
+        }
+        assert!(settings.directory.policy.scope(&settings.directory.identities["bo"].subject, "shop").is_empty());
+
+        // Everything that proves something is ours alone.
+        use std::os::unix::fs::PermissionsExt as _;
+        for name in ["upstream.password", "agent.token", "tls.key", "lockgate.yaml", "demo.json"] {
+            let mode = std::fs::metadata(facts.dir.join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{name}");
+        }
+        let written = std::fs::read_to_string(facts.dir.join("lockgate.yaml")).unwrap();
+        assert!(!written.contains(database.password()) && !written.contains(&*facts.secret(AGENT).unwrap()));
+        assert!(!written.contains('@') || written.contains("gateway@127.0.0.1"), "every placeholder was filled: {written}");
+        assert!(!std::fs::read_to_string(facts.dir.join("demo.json")).unwrap().contains(database.password()));
+    }
+
+    #[test]
+    fn a_taken_port_is_passed_over() {
+        let ip = "127.0.0.1".parse().unwrap();
+        let first = TcpListener::bind((ip, 0)).unwrap();
+        let taken = first.local_addr().unwrap().port();
+        let found = free(ip, taken).unwrap().port();
+        assert!(found > taken && found <= taken + PORTS, "{taken} is taken, {found} was found");
+    }
+
+    #[test]
+    fn a_running_demo_is_found_and_one_that_ended_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(Some(dir.path())).unwrap();
+        let database = Database::start().unwrap();
+        home.write(&database, "127.0.0.1:7777".parse().unwrap()).unwrap();
+        let found = Running::find(Some(dir.path())).unwrap();
+        assert_eq!((found.host.as_str(), found.port), ("127.0.0.1", 7777));
+        assert_eq!(found.secret("ana").unwrap().as_str(), PASSWORD);
+        assert!(found.secret(AGENT).unwrap().starts_with("lgd_") && found.secret("nobody").is_none());
+        drop(home);
+        assert!(Running::find(Some(dir.path())).is_none());
+    }
+}

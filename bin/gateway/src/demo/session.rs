@@ -654,7 +654,9 @@ impl Session {
                 // A client may have sent Sync with the Execute; PostgreSQL passes over it too.
                 Some(Ok(Hear::Sync(_) | Hear::Flush(_))) => {}
                 Some(Ok(_)) => {
-                    return Err(Failure::new("08P01", "unexpected message type during COPY from stdin").into());
+                    return Err(
+                        Failure::new("08P01", "unexpected message type during COPY from stdin").into()
+                    );
                 }
             }
         }
