@@ -73,6 +73,16 @@ pub(crate) struct Conn {
     expired: Cell<bool>,
 }
 
+/// A wait for a socket that was begun and is kept.
+type Armed = Option<Pin<Box<dyn Future<Output = ()>>>>;
+
+/// How far [`Conn::quick`] came.
+enum Quick<'a> {
+    Next(Next),
+    Event(Event),
+    Slow(Pin<Box<dyn Future<Output = Next> + 'a>>),
+}
+
 /// What a pump does after an event.
 enum Next {
     Wait { need: usize },
@@ -157,7 +167,7 @@ impl Conn {
         };
         let leg = self.leg(side);
         // A wait for the socket that was begun and not used up; kept, so that not every other side's event arms a new one.
-        let mut armed: Option<Pin<Box<dyn Future<Output = ()>>>> = None;
+        let mut armed: Armed = None;
         let (mut size, mut idle_rounds, mut rounds) = (0_usize, 0_u32, 0_u32);
         let mut look_first = false;
         while let Next::Wait { need } = next {
@@ -170,41 +180,18 @@ impl Conn {
             if !look_first && !leg.eager.replace(false) {
                 if input.is_empty() || need > 0 {
                     let slept = match armed.take() {
-                        Some(armed) => slept(armed).await,
-                        // An error here comes back from the read, where it is handled.
-                        None => slept(async { drop(socket.readable().await) }).await,
+                        Some(armed) => slept(pin!(armed)).await,
+                        None => slept(pin!(socket.readable())).await,
                     };
                     if slept {
                         rounds = 0;
                     }
                 } else {
-                    // The session left bytes and did not say what it lacks: it may be waiting for the other side.
-                    let full = input.len() >= UNTAKEN_BYTES_MAX;
-                    let other = self.leg(side.other());
-                    let seen = leg.seen.get();
-                    let mut wait = armed.take().unwrap_or_else(|| {
-                        let socket = socket.clone();
-                        Box::pin(async move { drop(socket.readable().await) })
-                    });
-                    let readable = std::future::poll_fn(|cx| {
-                        if !self.is_live() || other.events.get() != seen {
-                            return Poll::Ready(false);
-                        }
-                        other.bell.listen(cx.waker());
-                        self.bell.listen(cx.waker());
-                        // With too much untaken already, more is not read: the peer has to wait.
-                        if !full && wait.as_mut().poll(cx).is_ready() {
-                            return Poll::Ready(true);
-                        }
-                        Poll::Pending
-                    })
-                    .await;
-                    if !readable {
-                        armed = Some(wait);
-                        if self.is_live() {
-                            next = self.drive(side, Event::Received, &mut input).await;
-                            continue;
-                        }
+                    let readable =
+                        Box::pin(self.readable_or_moved(side, &socket, input.len(), &mut armed)).await;
+                    if !readable && self.is_live() {
+                        next = self.drive(side, Event::Received, &mut input).await;
+                        continue;
                     }
                 }
             }
@@ -258,8 +245,41 @@ impl Conn {
         input.rest(&self.worker.pool);
         drop(armed);
         if side == Side::Client {
-            self.linger().await;
+            Box::pin(self.linger()).await;
         }
+    }
+
+    /// The session left bytes and did not say what it lacks, so it may be waiting for the other side: true when there is more to
+    /// read, false when the other side moved or the connection is over.
+    async fn readable_or_moved(
+        &self,
+        side: Side,
+        socket: &Rc<io::Socket>,
+        untaken: usize,
+        armed: &mut Armed,
+    ) -> bool {
+        // With too much untaken already, more is not read: the peer has to wait.
+        let full = untaken >= UNTAKEN_BYTES_MAX;
+        let other = self.leg(side.other());
+        let seen = self.leg(side).seen.get();
+        let socket = socket.clone();
+        let wait = armed.get_or_insert_with(|| Box::pin(async move { drop(socket.readable().await) }));
+        let readable = std::future::poll_fn(|cx| {
+            if !self.is_live() || other.events.get() != seen {
+                return Poll::Ready(false);
+            }
+            other.bell.listen(cx.waker());
+            self.bell.listen(cx.waker());
+            if !full && wait.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(true);
+            }
+            Poll::Pending
+        })
+        .await;
+        if readable {
+            *armed = None;
+        }
+        readable
     }
 
     /// Reads the client's last bytes away until it has seen ours. The sweeper ends it after [`LINGER_MS`].
@@ -330,65 +350,114 @@ impl Conn {
     }
 
     /// One event and everything that follows from it, until the session wants to read or is over.
+    ///
+    /// What happens at every round trip is done by [`Conn::quick`] without waiting; the rest lives in a box, so that a connection
+    /// at rest is small.
     async fn drive(self: &Rc<Conn>, side: Side, first: Event, input: &mut Input) -> Next {
         let mut event = first;
         loop {
-            if !self.is_live() {
-                return Next::Stop;
+            match self.quick(side, event, input) {
+                Quick::Next(next) => return next,
+                Quick::Event(follow) => event = follow,
+                Quick::Slow(rest) => return rest.await,
             }
-            self.active_ms.set(self.worker.tick_ms.get());
-            let received = matches!(event, Event::Received);
-            let closed = matches!(event, Event::Closed(_));
-            let Shown { outcome, taken, back, on, sent_back, sent_on } = self.on(side, event, input);
-            if sent_back != Sent::All || sent_on != Sent::All {
-                self.settle(
-                    side,
-                    (sent_back, back.bytes(input.untaken())),
-                    (sent_on, on.bytes(input.untaken())),
-                )
-                .await;
+        }
+    }
+
+    fn quick<'a>(self: &'a Rc<Conn>, side: Side, event: Event, input: &'a mut Input) -> Quick<'a> {
+        if !self.is_live() {
+            return Quick::Next(Next::Stop);
+        }
+        self.active_ms.set(self.worker.tick_ms.get());
+        let received = matches!(event, Event::Received);
+        let shown = self.on(side, event, input);
+        let settled = shown.sent_back == Sent::All && shown.sent_on == Sent::All;
+        match shown.outcome {
+            Ok(Step::Read { need }) if settled => {
+                let taken = shown.taken;
+                self.recycle(shown);
+                input.take(taken);
+                self.read_on(side, received, taken, need, input)
             }
-            self.worker.pool.give_out(back.into_buffer());
-            self.worker.pool.give_out(on.into_buffer());
-            input.take(taken);
-            let step = match outcome {
-                Ok(step) => step,
-                Err(fault) => return self.fail(fault).await,
-            };
-            // The server is read from as soon as nothing can want its TLS to be started by this pump any more.
-            if self.server.is_open()
-                && !self.server.pumped.get()
-                && !matches!(step, Step::StartTls(Side::Server) | Step::Close { .. })
-            {
-                self.start(Side::Server, None);
+            _ => Quick::Slow(Box::pin(self.slow(side, received, shown, input))),
+        }
+    }
+
+    /// After [`Step::Read`]: wait for bytes, or show what is there.
+    fn read_on<'a>(
+        self: &'a Rc<Conn>,
+        side: Side,
+        received: bool,
+        taken: usize,
+        need: usize,
+        input: &mut Input,
+    ) -> Quick<'a> {
+        // The server is read from as soon as nothing can want its TLS to be started by the client's pump any more.
+        self.read_server();
+        let have = input.len();
+        if need > UNTAKEN_BYTES_MAX {
+            let bug = Fault::Bug("a session wants to see more than a frame");
+            return Quick::Slow(Box::pin(self.fail(bug)));
+        }
+        if self.client.ended.get() && self.client.is_broken() && !self.alone {
+            // The client was seen to leave, and now cannot even be written to: nobody is left to tell.
+            self.end();
+            return Quick::Next(Next::Stop);
+        }
+        if !received && have > 0 && !self.leg(side).ended.get() {
+            Quick::Event(Event::Received)
+        } else if !received || have == 0 || have < need || need == 0 {
+            Quick::Next(Next::Wait { need })
+        } else if taken > 0 {
+            Quick::Event(Event::Received)
+        } else {
+            let bug = Fault::Bug("a session wants to see what it was shown");
+            Quick::Slow(Box::pin(self.fail(bug)))
+        }
+    }
+
+    fn read_server(self: &Rc<Conn>) {
+        if self.server.is_open() && !self.server.pumped.get() {
+            self.start(Side::Server, None);
+        }
+    }
+
+    fn recycle(&self, shown: Shown) {
+        self.worker.pool.give_out(shown.back.into_buffer());
+        self.worker.pool.give_out(shown.on.into_buffer());
+    }
+
+    /// The rest of an event that has to wait for something, and all that follows.
+    async fn slow(self: &Rc<Conn>, side: Side, received: bool, mut shown: Shown, input: &mut Input) -> Next {
+        if shown.sent_back != Sent::All || shown.sent_on != Sent::All {
+            let bytes = input.untaken();
+            let (back, on) = (shown.back.bytes(bytes), shown.on.bytes(bytes));
+            self.settle(side, (shown.sent_back, back), (shown.sent_on, on)).await;
+        }
+        let taken = shown.taken;
+        let outcome = std::mem::replace(&mut shown.outcome, Ok(Step::READ));
+        self.recycle(shown);
+        input.take(taken);
+        let followed = match outcome {
+            Err(fault) => Err(fault),
+            Ok(Step::Read { need }) => {
+                return match self.read_on(side, received, taken, need, input) {
+                    Quick::Next(next) => next,
+                    Quick::Event(event) => Box::pin(self.drive(side, event, input)).await,
+                    Quick::Slow(rest) => rest.await,
+                };
             }
-            if let Step::Read { need } = step {
-                let have = input.len();
-                if need > UNTAKEN_BYTES_MAX {
-                    return self.fail(Fault::Bug("a session wants to see more than a frame")).await;
+            Ok(step) => {
+                if !matches!(step, Step::StartTls(Side::Server) | Step::Close { .. }) {
+                    self.read_server();
                 }
-                if self.client.ended.get() && self.client.is_broken() && !self.alone {
-                    // The client was seen to leave, and now cannot even be written to: nobody is left to tell.
-                    self.end();
-                    return Next::Stop;
-                }
-                if !received && have > 0 && !closed {
-                    event = Event::Received;
-                } else if !received || have == 0 || have < need || need == 0 {
-                    return Next::Wait { need };
-                } else if taken > 0 {
-                    event = Event::Received;
-                } else {
-                    return self.fail(Fault::Bug("a session wants to see what it was shown")).await;
-                }
-                continue;
+                self.step(side, step, input).await
             }
-            // Rare from here on: kept out of this future, which every connection has two of.
-            match Box::pin(self.step(side, step, input)).await {
-                Ok(Some(follow)) => event = follow,
-                Ok(None) => return Next::Stop,
-                Err(fault) => return self.fail(fault).await,
-            }
+        };
+        match followed {
+            Ok(Some(event)) => Box::pin(self.drive(side, event, input)).await,
+            Ok(None) => Next::Stop,
+            Err(fault) => self.fail(fault).await,
         }
     }
 
@@ -405,13 +474,14 @@ impl Conn {
             let conn = self.clone();
             io::spawn(async move { conn.leg(side).finish(&[]).await });
         }
+        let speaker_settled = speaker.settled();
         match on {
             Sent::Some(n) => listener.finish(on_bytes.get(n..).unwrap_or_default()).await,
             Sent::Queued => listener.settled().await,
             Sent::All => {}
         }
         if back != Sent::All {
-            speaker.settled().await;
+            speaker_settled.await;
         }
     }
 
@@ -578,7 +648,7 @@ impl Conn {
             }
             _ => tracing::debug!(%fault, conn = self.number, "connection ended"),
         }
-        Box::pin(self.close(None)).await;
+        self.close(None).await;
         Next::Stop
     }
 
@@ -596,9 +666,11 @@ impl Conn {
                 Conn::alone(&self.worker, session);
             }
         }
+        // Both are asked now: what is queued later comes from pumps that are about to end.
+        let (server, client) = (self.server.settled(), self.client.settled());
         let settled = async {
-            self.server.settled().await;
-            self.client.settled().await;
+            server.await;
+            client.await;
         };
         let flushed = io::within(FLUSH, settled).await.is_some();
         self.client.close_notify();
@@ -692,17 +764,14 @@ impl Drop for Conn {
     }
 }
 
-/// Whether the future had to wait.
-async fn slept(future: impl Future<Output = ()>) -> bool {
-    let mut future = pin!(future);
+/// Waits for the future, and tells whether it had to. Its outcome is found out again by reading.
+fn slept<T>(mut future: Pin<&mut impl Future<Output = T>>) -> impl Future<Output = bool> {
     let mut slept = false;
-    std::future::poll_fn(|cx| {
+    std::future::poll_fn(move |cx| {
         let poll = future.as_mut().poll(cx);
         slept |= poll.is_pending();
-        poll
+        poll.map(|_| slept)
     })
-    .await;
-    slept
 }
 
 pub(crate) enum Due {

@@ -49,6 +49,17 @@ impl Driver {
     /// # Errors
     /// One line that says why there is none.
     pub(crate) fn probe_uring() -> Result<Driver, String> {
+        // On a thread of its own: a ring's end is finished later on the thread that made it, which interrupts whatever system
+        // call that thread is in by then (seen: EINTR from a read of the caller's).
+        let probe = std::thread::Builder::new().name("lg-probe".to_owned()).spawn(Driver::probe_here);
+        match probe.map(std::thread::JoinHandle::join) {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err("probing for io_uring panicked".to_owned()),
+            Err(error) => Err(format!("cannot probe for io_uring: {error}")),
+        }
+    }
+
+    fn probe_here() -> Result<Driver, String> {
         let mut last = None;
         for flags in [Flags::Deferred, Flags::Cooperative, Flags::Plain] {
             // Some sandboxes let a ring be made and refuse to enter it: so enter it.

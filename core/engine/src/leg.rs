@@ -6,6 +6,7 @@
 //! task of the connection.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::io::{self, BufRead, IoSlice, Write};
 use std::rc::Rc;
 
@@ -43,6 +44,8 @@ pub(crate) struct Leg {
     socket: RefCell<Option<Rc<Socket>>>,
     tls: RefCell<Option<Box<Connection>>>,
     writing: Cell<bool>,
+    /// How often a writer has let go.
+    let_goes: Cell<u32>,
     pending: RefCell<Vec<u8>>,
     /// Somebody reads from this leg, or will.
     pub(crate) pumped: Cell<bool>,
@@ -208,12 +211,15 @@ impl Leg {
         // The memory of a burst is not kept for the life of the connection.
         *self.pending.borrow_mut() = Vec::new();
         self.writing.set(false);
+        self.let_goes.set(self.let_goes.get().wrapping_add(1));
         self.bell.ring();
     }
 
-    /// Waits until everything queued so far is with the kernel, or never will be.
-    pub(crate) async fn settled(&self) {
-        self.bell.until(|| self.is_settled()).await;
+    /// Waits until everything queued before this call is with the kernel, or never will be.
+    pub(crate) fn settled(&self) -> impl Future<Output = ()> + '_ {
+        // A busy writer may be writing again before we are woken: that it let go once is what counts.
+        let seen = self.let_goes.get();
+        self.bell.until(move || self.is_settled() || self.let_goes.get() != seen)
     }
 
     /// False: broken.
@@ -277,7 +283,7 @@ impl Leg {
         pool: &Pool,
     ) -> Result<TlsFacts, String> {
         // Nobody writes into a handshake: what others say goes to `pending` and is sent inside TLS afterwards.
-        self.settled().await;
+        self.bell.until(|| self.is_settled()).await;
         self.hold();
         *self.tls.borrow_mut() = Some(Box::new(tls));
         let mut sealed = pool.take(0);

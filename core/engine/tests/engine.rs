@@ -2,16 +2,8 @@
 //! the machine, not a protocol.
 
 #[cfg(test)]
+#[macro_use]
 mod support;
-
-/// Runs each test once on io_uring and once on epoll.
-#[cfg(test)]
-macro_rules! on_both_drivers {
-    ($($name:ident)*) => {
-        mod uring { $( #[test] fn $name() { super::$name(engine::Io::Uring); } )* }
-        mod epoll { $( #[test] fn $name() { super::$name(engine::Io::Epoll); } )* }
-    };
-}
 
 #[cfg(test)]
 mod tests {
@@ -537,8 +529,10 @@ mod tests {
         let since = Instant::now();
         let mut client = gate.connect();
         let mut dribble = client.try_clone().unwrap();
-        std::thread::spawn(move || while dribble.write_all(b".").is_ok() {
-            std::thread::sleep(Duration::from_millis(50));
+        std::thread::spawn(move || {
+            while dribble.write_all(b".").is_ok() {
+                std::thread::sleep(Duration::from_millis(50));
+            }
         });
         assert_eq!(read_to_end(&mut client), b"too slow");
         assert!(since.elapsed() >= Duration::from_millis(300) && since.elapsed() < Duration::from_secs(3));
@@ -662,7 +656,8 @@ mod tests {
 
     fn both_workers_accept(io: Io) {
         let echo = echo();
-        let gate = Gate::with(io, Settings { workers: Workers::Count(2), ..settings() }, move |_| relay(echo));
+        let gate =
+            Gate::with(io, Settings { workers: Workers::Count(2), ..settings() }, move |_| relay(echo));
         let mut clients: Vec<_> = (0..64).map(|_| gate.connect()).collect();
         for client in &mut clients {
             client.write_all(b"x").unwrap();
@@ -672,7 +667,8 @@ mod tests {
         assert!(accepted.len() == 2 && accepted.iter().all(|n| *n > 5), "{accepted:?}");
         assert_eq!(accepted.iter().sum::<u64>(), 64);
         // A second engine on the same port must not share it in silence.
-        let again = Settings { io, listeners: vec![listener(gate.address(), move |_| relay(echo))], ..settings() };
+        let again =
+            Settings { io, listeners: vec![listener(gate.address(), move |_| relay(echo))], ..settings() };
         assert!(matches!(Engine::start(again), Err(StartError::Listen { .. })));
     }
 

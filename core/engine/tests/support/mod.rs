@@ -1,4 +1,5 @@
 //! What the engine's tests share: sessions from closures, targets from threads, a certificate authority.
+#![expect(dead_code, reason = "each test binary uses its own part of this")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,6 +12,14 @@ use flow::access::{
 };
 use flow::{Acceptor, Answer, Ask, Desk, Event, Fault, Flow, Peer, Phase, Reply, Service, Session, Step};
 use policy::Pass;
+
+/// Runs each test once on io_uring and once on epoll.
+macro_rules! on_both_drivers {
+    ($($name:ident)*) => {
+        mod uring { $( #[test] fn $name() { super::$name(engine::Io::Uring); } )* }
+        mod epoll { $( #[test] fn $name() { super::$name(engine::Io::Epoll); } )* }
+    };
+}
 
 pub(crate) type Made = Box<dyn Session>;
 
