@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 #[macro_use]
+#[expect(dead_code, reason = "shared with the tests of behaviour")]
 mod support;
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
 //! What the engine's tests share: sessions from closures, targets from threads, a certificate authority.
-#![expect(dead_code, reason = "each test binary uses its own part of this")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
