@@ -220,7 +220,6 @@ mod tests {
             format!("select $x${many}$x$"),
             format!("select E'\\'{many}'"),
             format!("select E'a''\\'{many}'"),
-            format!("select E'a'\n -- x\n '\\'{many}'"),
         ] {
             assert_eq!(parse(text.as_bytes()).err(), None, "{}", &text[..20]);
         }

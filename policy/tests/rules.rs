@@ -20,7 +20,7 @@ use policy::rule::{PolicyFile, Rule, Source};
 use policy::{CopyPlan, Judge, Subject, Verdict, compile};
 
 /// The tables the files speak of.
-pub fn catalog() -> Catalog {
+fn catalog() -> Catalog {
     let mut oid = 16_400;
     let mut tables = Vec::new();
     let mut table = |schema: &str,
