@@ -1,4 +1,10 @@
 //! Catalogues and verifiers against a real PostgreSQL 15 of our own, in a temporary directory, on loopback.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail as tests do"
+)]
 
 use std::collections::HashMap;
 use std::fs;

@@ -1,4 +1,5 @@
 //! The record from outside: many workers at once, a reader beside the writer, `kill -9`, and what an append costs.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail as tests do")]
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -268,4 +269,53 @@ fn what_an_append_costs() {
     }
     println!("append of a 200-byte statement: best {best:.0} ns, mean {:.0} ns", whole / 100.0);
     assert!(best < 5000.0);
+}
+
+/// `unshare -m sh -c 'mount -t tmpfs -o size=6m none DIR; LG_TEST_SMALL_FS=DIR cargo test -p side -- --ignored a_disk_that_is_full'`
+#[test]
+#[ignore = "needs an empty file system of 6 MiB in LG_TEST_SMALL_FS"]
+fn a_disk_that_is_full_is_an_error_at_the_start_and_a_refusal_later() {
+    let place = std::env::var("LG_TEST_SMALL_FS").unwrap();
+    let state = Path::new(&place);
+    // Somebody else's file, removed when room is wanted.
+    std::fs::write(state.join("filler"), vec![0; 2 << 20]).unwrap();
+    // Two rings of 8 MiB have no room.
+    let refused = Ledger::open(state, 1, Options::default()).err().unwrap().to_string();
+    assert!(refused.contains("allocate") && refused.contains("No space left"), "{refused}");
+    let options = Options { ring_bytes: 1 << 20, ..Options::default() };
+    let ledger = Ledger::open(state, 1, options.clone()).unwrap();
+    let mut recorder = ledger.recorder(0).unwrap();
+    let mut n = 0;
+    while recorder.append(&statement(0, n + 1, &text(n + 1))).is_ok() {
+        n += 1;
+    }
+    assert!(ledger.health().broken.is_some(), "{:?}", ledger.health());
+    assert!(n > 1000 && numbers(state, 1)[0].iter().copied().eq(1..=n));
+    // Killed here, nothing is lost; full, nothing can be mended: the next start says so and leaves everything as it is.
+    drop(recorder);
+    assert!(ledger.close().is_err());
+    drop(ledger);
+    assert!(numbers(state, 1)[0].iter().copied().eq(1..=n));
+    assert!(Ledger::open(state, 1, options.clone()).is_err());
+    assert!(numbers(state, 1)[0].iter().copied().eq(1..=n));
+    std::fs::remove_file(state.join("filler")).unwrap();
+    Ledger::open(state, 1, options).unwrap().close().unwrap();
+    assert!(numbers(state, 1)[0].iter().copied().eq(1..=n));
+    verify(state).unwrap();
+}
+
+#[test]
+#[ignore = "a measurement: how fast the drainer takes bulk (COPY FROM STDIN) away"]
+fn what_bulk_costs() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::default();
+    let ledger = Ledger::open(dir.path(), 1, options).unwrap();
+    let mut recorder = ledger.recorder(0).unwrap();
+    let bytes = vec![b'x'; 64 << 10];
+    let start = Instant::now();
+    for n in 0..8192_u64 {
+        let what = What::Data { number: 1, bytes: &bytes, total: n };
+        recorder.append(&Entry { session: [0; 16], unix_ns: n, what }).unwrap();
+    }
+    println!("512 MiB of data recorded at {:.0} MiB/s", 512.0 / start.elapsed().as_secs_f64());
 }

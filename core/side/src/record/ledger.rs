@@ -4,6 +4,8 @@
 //! times a second while none do; a worker wakes it only when its ring is half full, so an append is a copy and two stores and
 //! never a system call. Nobody waits for the drainer to *see* an entry: readers look into the rings too.
 //!
+//! Syncing is a second thread's: a disk that takes a second for it must not keep the rings from being emptied.
+//!
 //! Invariant: a ring's tail moves only after the frames before it are written to the log. A killed process leaves frames in its
 //! rings; the next [`Ledger::open`] writes them to the log before it does anything else, those already there left out.
 
@@ -13,7 +15,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -30,7 +32,9 @@ pub struct Options {
     pub ring_bytes: u64,
     /// A segment that would grow beyond this is finished and the next one begun.
     pub segment_bytes: u64,
-    /// How long an append waits for room in a full ring before it fails. The whole worker waits with it.
+    /// How long an append waits for room in a full ring before it fails, and the whole worker with it. The kernel holds up a
+    /// writer of too many dirty pages for up to 200 ms at a time (`MAX_PAUSE`, mm/page-writeback.c): no shorter than that, or a
+    /// large COPY to a slow disk loses its session.
     pub full_wait: Duration,
     /// How often the log is put on the disk. Surviving `kill -9` does not need it; losing power costs at most this.
     pub sync_every: Duration,
@@ -41,7 +45,7 @@ impl Default for Options {
         Options {
             ring_bytes: 8 << 20,
             segment_bytes: 64 << 20,
-            full_wait: Duration::from_millis(20),
+            full_wait: Duration::from_millis(250),
             sync_every: Duration::from_secs(1),
         }
     }
@@ -72,6 +76,8 @@ pub enum LedgerError {
 pub struct Health {
     /// Why nothing can be written to the log at the moment. Entries gather in the rings until these are full.
     pub broken: Option<String>,
+    /// Why the log may not survive a loss of power: its last sync failed.
+    pub unsynced: Option<String>,
     /// Bytes in rings that are not in the log yet.
     pub pending_bytes: u64,
     /// Frames written to the log since the start.
@@ -102,6 +108,7 @@ struct Shared {
     stop: AtomicBool,
     broken: AtomicBool,
     why: Mutex<String>,
+    unsynced: Mutex<Option<String>>,
     written: AtomicU64,
     refused: AtomicU64,
 }
@@ -142,7 +149,9 @@ impl Ledger {
         }
         let lock = lock(&places.lock)?;
         let mut recovery = recover(&places, &options, disk)?;
-        recovery.writer.sync().map_err(io_error("sync the record in", &places.log))?;
+        for file in recovery.writer.take_unsynced().map_err(io_error("open", &places.log))? {
+            file.sync_data().map_err(io_error("sync the record in", &places.log))?;
+        }
         for spool in recovery.spools {
             std::fs::remove_file(&spool).map_err(io_error("remove", &spool))?;
         }
@@ -162,7 +171,17 @@ impl Ledger {
         }
         let gateway = producers.pop().ok_or(LedgerError::NoWorker(workers))?;
         let looks = rings.iter().map(Arc::downgrade).collect();
+        let (sync, files) = mpsc::channel();
+        let syncer = {
+            let shared = shared.clone();
+            std::thread::Builder::new()
+                .name("lg-sync".into())
+                .spawn(move || sync_files(&files, &shared))
+                .map_err(io_error("start the thread that syncs", &places.log))?
+        };
         let drainer = Drainer {
+            sync,
+            syncer,
             rings,
             writer: recovery.writer,
             shared: shared.clone(),
@@ -216,6 +235,7 @@ impl Ledger {
         };
         Health {
             broken,
+            unsynced: self.shared.unsynced.lock().ok().and_then(|u| u.clone()),
             pending_bytes: self.pending(),
             written: self.shared.written.load(Ordering::Relaxed),
             refused: self.shared.refused.load(Ordering::Relaxed),
@@ -365,6 +385,8 @@ impl Recorder for Producer {
 // ----------------------------------------------------------------------------------------------------------------- drain
 
 struct Drainer {
+    sync: mpsc::Sender<File>,
+    syncer: JoinHandle<()>,
     rings: Vec<Arc<Ring>>,
     writer: Writer,
     shared: Arc<Shared>,
@@ -380,9 +402,10 @@ impl Drainer {
             // Before the pass: what was appended before the stop is seen by a pass that begins after it.
             let stop = self.shared.stop.load(Ordering::SeqCst);
             let mut result = self.pass();
-            if self.writer.unsynced() && (stop || synced.elapsed() >= self.sync_every) {
+            let (finished, grown) = self.writer.unsynced();
+            if finished || (grown && (stop || synced.elapsed() >= self.sync_every)) {
                 synced = Instant::now();
-                result = result.and_then(|n| self.writer.sync().map(|()| n));
+                result = result.and_then(|n| self.hand_over().map(|()| n));
             }
             let failed = result.is_err();
             match result {
@@ -410,6 +433,14 @@ impl Drainer {
                 std::thread::park_timeout(LOOK_IDLE);
             }
         }
+    }
+
+    /// Has somebody else wait for the disk.
+    fn hand_over(&mut self) -> io::Result<()> {
+        for file in self.writer.take_unsynced()? {
+            self.sync.send(file).map_err(|_| io::Error::other("the thread that syncs has ended"))?;
+        }
+        Ok(())
     }
 
     /// Writes what is in the rings now, a bounded piece of each at a time. How many frames that were.
@@ -482,6 +513,11 @@ impl Drainer {
 
     /// Removes the rings that are empty and nobody writes to any more; others are drained by the next start.
     fn finish(self) -> Result<(), LedgerError> {
+        // It ends when it has synced what it was given.
+        drop(self.sync);
+        if self.syncer.join().is_err() {
+            tracing::error!("the thread that syncs the record panicked");
+        }
         let mut left = 0;
         for ring in self.rings {
             let bytes = ring.head() - ring.tail();
@@ -496,6 +532,21 @@ impl Drainer {
             return Err(LedgerError::Unwritten { bytes: left, why: self.shared.why() });
         }
         Ok(())
+    }
+}
+
+/// Syncs what it is given, in order. An error is said and shown; the file's next sync tries again.
+fn sync_files(files: &mpsc::Receiver<File>, shared: &Shared) {
+    while let Ok(file) = files.recv() {
+        let failed = file.sync_data().err().map(|e| e.to_string());
+        if let Ok(mut unsynced) = shared.unsynced.lock() {
+            if let Some(why) = &failed
+                && unsynced.is_none()
+            {
+                tracing::error!(why, "the record cannot be synced; it would not survive a loss of power");
+            }
+            *unsynced = failed;
+        }
     }
 }
 
@@ -781,7 +832,7 @@ mod tests {
         // Refused at once, not after the wait for room.
         let start = Instant::now();
         assert!(append(recorder.as_mut(), 0).is_err());
-        assert!(start.elapsed() < Duration::from_millis(15));
+        assert!(start.elapsed() < Duration::from_millis(150));
 
         disk.room.store(u64::MAX / 2, Ordering::SeqCst);
         let start = Instant::now();

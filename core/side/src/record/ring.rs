@@ -45,11 +45,17 @@ impl Ring {
             _ => {}
         }
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&new)?;
-        let bytes = usize::try_from(HEADER_BYTES + capacity).map_err(io::Error::other)?;
-        let ring = Ring { map: Map::create(&file, bytes)?, capacity, origin, path: path.to_owned() };
-        map::copy_in(ring.map.words(), &Header { origin, capacity }.bytes());
-        std::fs::rename(&new, path)?;
-        Ok(ring)
+        let made = || {
+            let bytes = usize::try_from(HEADER_BYTES + capacity).map_err(io::Error::other)?;
+            let ring = Ring { map: Map::create(&file, bytes)?, capacity, origin, path: path.to_owned() };
+            map::copy_in(ring.map.words(), &Header { origin, capacity }.bytes());
+            std::fs::rename(&new, path)?;
+            Ok(ring)
+        };
+        made().inspect_err(|_| {
+            // On a full disk it may hold what room there was. If it stays, the next start removes it.
+            let _ = std::fs::remove_file(&new);
+        })
     }
 
     pub(super) fn head(&self) -> u64 {

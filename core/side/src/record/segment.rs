@@ -226,7 +226,10 @@ pub(super) struct Writer {
     /// Of what is committed and gathered.
     ahead: End,
     gathered: Vec<u8>,
-    unsynced: bool,
+    /// Finished segments.
+    unsynced: Vec<File>,
+    /// The open segment has bytes that were not synced.
+    grown: bool,
 }
 
 struct Open {
@@ -271,7 +274,8 @@ impl Writer {
             end,
             ahead: end,
             gathered: Vec::new(),
-            unsynced: false,
+            unsynced: Vec::new(),
+            grown: false,
         })
     }
 
@@ -318,9 +322,9 @@ impl Writer {
             && open.length + bytes.len() as u64 > self.segment_bytes
         {
             open.tidy()?;
-            // A finished segment is on the disk before the next one refers to it.
-            open.file.sync_data()?;
-            self.open = None;
+            if let Some(open) = self.open.take() {
+                self.unsynced.push(open.file);
+            }
         }
         let open = match &mut self.open {
             Some(open) => open,
@@ -348,7 +352,7 @@ impl Writer {
             Ok(()) => {
                 open.length += bytes.len() as u64;
                 open.dirty = false;
-                self.unsynced = true;
+                self.grown = true;
                 Ok(())
             }
             Err(e) => {
@@ -361,19 +365,19 @@ impl Writer {
         }
     }
 
-    /// Puts what is committed on the disk.
-    pub(super) fn sync(&mut self) -> io::Result<()> {
-        if self.unsynced
-            && let Some(open) = &self.open
-        {
-            open.file.sync_data()?;
-        }
-        self.unsynced = false;
-        Ok(())
+    /// The files whose content is not known to be on the disk, to be synced by somebody who may wait for that. They count as
+    /// taken care of.
+    pub(super) fn take_unsynced(&mut self) -> io::Result<Vec<File>> {
+        let open = self.open.as_ref().filter(|_| self.grown).map(|o| o.file.try_clone()).transpose()?;
+        self.grown = false;
+        let mut files = std::mem::take(&mut self.unsynced);
+        files.extend(open);
+        Ok(files)
     }
 
-    pub(super) fn unsynced(&self) -> bool {
-        self.unsynced
+    /// A segment is finished and not synced yet, or the open one has grown.
+    pub(super) fn unsynced(&self) -> (bool, bool) {
+        (!self.unsynced.is_empty(), self.grown)
     }
 }
 
