@@ -1,4 +1,5 @@
-//! Catalogues and verifiers against a real PostgreSQL 15 of our own, in a temporary directory, on loopback.
+//! Catalogues and verifiers against a real PostgreSQL of our own, in a temporary directory, on loopback: Debian's 15, or the one
+//! whose `bin` directory is in `LG_TEST_PG_BIN`.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -28,7 +29,12 @@ use side::desk::{derive_verifier, verifier_from_text, verifier_to_text};
 use side::{Side, SideSettings};
 use zeroize::Zeroizing;
 
-const BIN: &str = "/usr/lib/postgresql/15/bin";
+const PSQL: &str = "/usr/lib/postgresql/15/bin/psql";
+
+fn bin(program: &str) -> String {
+    let dir = std::env::var("LG_TEST_PG_BIN").unwrap_or_else(|_| "/usr/lib/postgresql/15/bin".to_owned());
+    format!("{dir}/{program}")
+}
 
 /// A server of our own; stopped when the test binary is done with it.
 struct Server {
@@ -48,7 +54,7 @@ impl Server {
         run(&mut as_postgres(dir.path(), "mkdir", &[data.to_str().unwrap()]));
         run(&mut as_postgres(
             dir.path(),
-            &format!("{BIN}/initdb"),
+            &bin("initdb"),
             &["-D", data.to_str().unwrap(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"],
         ));
         for (name, text) in [
@@ -69,7 +75,7 @@ impl Server {
         run(&mut as_postgres(dir.path(), "chmod", &["600", data.join("server.key").to_str().unwrap()]));
         let child = as_postgres(
             dir.path(),
-            &format!("{BIN}/postgres"),
+            &bin("postgres"),
             &[
                 "-D",
                 data.to_str().unwrap(),
@@ -111,7 +117,7 @@ impl Server {
     fn try_sql(&self, database: &str, sql: &str) -> (bool, String) {
         let (socket, port) = (self.socket(), self.port.to_string());
         let args = ["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-h", socket.to_str().unwrap()];
-        let mut psql = as_postgres(self.dir.path(), &format!("{BIN}/psql"), &args);
+        let mut psql = as_postgres(self.dir.path(), PSQL, &args);
         let out = psql.args(["-p", &port, "-d", database, "-c", sql]).output().unwrap();
         (out.status.success(), String::from_utf8(out.stdout).unwrap() + &String::from_utf8_lossy(&out.stderr))
     }
@@ -227,7 +233,7 @@ const SCHEMA: &str = r#"
 "#;
 
 fn check(catalog: &Catalog) {
-    assert_eq!((catalog.database.as_str(), catalog.server_version / 10_000), ("shop", 15));
+    assert!(catalog.database == "shop" && catalog.server_version >= 120_000, "{}", catalog.server_version);
     // "$user" is resolved (and there is no schema of that name), what does not exist is left out.
     assert_eq!(catalog.search_path, ["sales", "public"]);
     let table = |schema: &str, name: &str| {
