@@ -330,7 +330,7 @@ mod tests {
         );
         assert_eq!(
             moment(&statement, Some(b"drop\n  table\x1b[2J t"), 0),
-            "   1.500  execute  #3 drop table\\u{1b}[2J t\n                    $1 = NULL, $2 = 'a', $3 = \\xff00\n          BLOCKED by no-drop\n"
+            "   1.500  execute  #3 drop table\\u{1b}[2J t\n                   $1 = NULL, $2 = 'a', $3 = \\xff00\n          BLOCKED by no-drop\n"
         );
         let outcome = at(
             1_600_000_000,

@@ -337,7 +337,6 @@ impl<'a> Check<'a> {
         let mut connections = made.all;
         let any = connections.remove("*");
         Some(Settings {
-
             workers: gateway.workers,
             io: gateway.io,
             state,
@@ -1140,6 +1139,17 @@ mod tests {
             (2, "record: {ring: 1MiB}".into(), "expected 8MiB to 1GiB"),
             (2, "include: [nothing.yaml]".into(), "cannot read"),
             (2, "policies: [nothing.yaml]".into(), "cannot read"),
+            (2, "gateway: {mask_key: {from: env, name: SHORT}}".into(), "can be guessed"),
+            (2, "rules: [{name: a}]".into(), "a rule needs mask or block"),
+            (2, "rules: [{name: a, one: {}}]".into(), "unknown key `one`"),
+            (2, "rules: [{name: a, on: {columns: [t.c]}, mask: hash}]".into(), "hash needs a key"),
+            (2, "rules: [{name: a, on: {columns: [t.c]}, mask: redakt}]".into(), "`redakt` is not one of"),
+            (2, "rules: [{name: a, on: {statements: [drop]}, approve: {by: [dba]}}]".into(), "approvals are not available"),
+            (2, "rules: [{name: a, on: {connection: shpo, statements: [drop]}, block: x}]".into(), "no connection `shpo`"),
+            (2, "rules: [{name: a, on: {connection: [shop, x], statements: [drop]}, block: x}]".into(), "no connection `x`"),
+            (2, "rules: [{name: a, on: {groups: [supprot], statements: [drop]}, block: x}]".into(), "no group `supprot`"),
+            (2, "rules: [{name: a, on: {identities: [anna], statements: [drop]}, block: x}]".into(), "no identity `anna`"),
+            (2, "mode: maybe".into(), "`maybe` is not one of: enforce, observe"),
             (2, "policies: [policy/*.yaml]".into(), "matches no file"),
             (3, "listeners: []".into(), "there is no listener"),
             (3, "listeners: [{protocol: postgres, bind: \"${EMPTY}\"}]".into(), "every listener is left out"),
@@ -1316,6 +1326,41 @@ mod tests {
         let text = with(2, "include: [more/a.yaml]\ngateway: {}");
         let said = show(&place.load(&text).err().unwrap());
         assert!(said.contains("more/b.yaml:2:10: `gateway` is written in more than one file"), "{said}");
+    }
+
+    #[test]
+    fn rules_come_from_policy_files_with_their_places() {
+        let place = Place::new();
+        let rule = |name: &str, rest: &str| {
+            format!("- {{name: {name}, on: {{statements: [drop]}}, block: no{rest}}}\n")
+        };
+        place.write("policy/a.yaml", &format!("mode: observe\nrules:\n{}", rule("a", ", except: [nobody]")));
+        place.write("policy/b.yaml", &format!("rules:\n{}{}", rule("b", ""), rule("c", ", mode: observe")));
+        let text = with(2, "policies: [policy/*.yaml]");
+        let s = place.load(&text).unwrap_or_else(|m| panic!("{}", show(&m)));
+        assert_eq!(s.rules, rules::Count { masks: 0, blocks: 3, observed: 2 });
+        assert_eq!(s.warnings, ["policy/a.yaml: rule `a` makes an exception for `nobody`, which nobody is"]);
+        // The same rules again: the same policy, so that sessions keep what they decided.
+        let same = place.reload(&text, Some(&s)).unwrap_or_else(|m| panic!("{}", show(&m)));
+        assert!(Arc::ptr_eq(&s.directory.policy, &same.directory.policy));
+        place.write("policy/b.yaml", &format!("rules:\n{}{}", rule("b", ""), rule("a", "")));
+        let said = show(&place.reload(&text, Some(&s)).err().unwrap());
+        assert!(said.contains("policy/b.yaml:3:10: there is another rule named \"a\""), "{said}");
+    }
+
+    #[test]
+    fn a_new_mask_key_is_a_new_policy() {
+        let place = Place::new();
+        place.write("key", "0123456789abcdef");
+        let text = with(
+            2,
+            "gateway: {mask_key: {from: file, path: key}}\nrules: [{name: a, on: {columns: [t.c]}, mask: hash}]",
+        );
+        let s = place.load(&text).unwrap_or_else(|m| panic!("{}", show(&m)));
+        assert_eq!(s.rules.masks, 1);
+        place.write("key", "0123456789abcdeg");
+        let new = place.reload(&text, Some(&s)).unwrap_or_else(|m| panic!("{}", show(&m)));
+        assert!(!Arc::ptr_eq(&s.directory.policy, &new.directory.policy));
     }
 
     #[test]

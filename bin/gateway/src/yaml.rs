@@ -777,6 +777,7 @@ mod tests {
         );
         assert_eq!(wrong, vec![]);
         let root = root.unwrap();
+        assert_eq!(root.name, "a");
         assert_eq!((root.items[0].id, &root.items[0].kind), (42, &Kind::Partial { keep: 2 }));
         assert_eq!(root.items[0].note.as_deref(), Some("${ID} d"));
         assert_eq!((root.items[1].id, &root.items[1].kind, &root.items[1].note), (2, &Kind::Plain, &None));
