@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
-use engine::{Engine, Io, Listener, Settings, Workers};
+use engine::{Engine, Io, Listener, Settings, Tuning, Workers};
 use flow::access::{Address, Limits, Target};
 use flow::{Acceptor, Answer, Ask, Desk, Event, Fault, Flow, Peer, Phase, Reply, Service, Session, Step};
 use policy::Pass;
@@ -33,20 +33,22 @@ fn main() {
             println!("{name:>10} {conns:>6} {all:>10.2} {user:>12.2} {system:>12.2}");
         }
     }
-    println!("{:>10} {:>10} {:>10}", "driver", "ns/KiB", "MB/s");
-    for io in [Io::Uring, Io::Epoll, Io::Uring, Io::Epoll] {
-        let (ns, rate) = bulk(io, 4 << 30);
-        println!("{:>10} {ns:>10.1} {rate:>10.0}", format!("{io:?}"));
+    println!("{:>10} {:>8} {:>10} {:>10}", "driver", "gather", "ns/KiB", "MB/s");
+    for gather in [false, true, false, true] {
+        for io in [Io::Uring, Io::Epoll] {
+            let (ns, rate) = bulk(io, gather, 4 << 30);
+            println!("{:>10} {gather:>8} {ns:>10.1} {rate:>10.0}", format!("{io:?}"));
+        }
     }
     for (io, count) in [(Io::Uring, 2000), (Io::Epoll, 2000)] {
         println!("{io:?}: {} bytes of memory per idle connection ({count} open)", idle(io, count));
     }
 }
 
-fn start(io: Io, target: SocketAddr) -> Engine {
+fn start(io: Io, gather: bool, target: SocketAddr) -> Engine {
     let address = Address::Tcp { host: target.ip().to_string(), port: target.port() };
     let target = Arc::new(Target { address, tls: None, dial_ms: 10_000 });
-    Engine::start(Settings {
+    let settings = Settings {
         workers: Workers::Count(1),
         io,
         listeners: vec![Listener {
@@ -56,8 +58,8 @@ fn start(io: Io, target: SocketAddr) -> Engine {
         }],
         desk: Arc::new(Nobody),
         limits: Arc::new(|| Limits { login_ms: 60_000, idle_ms: 0, clients_max: 100_000 }),
-    })
-    .unwrap()
+    };
+    Engine::start_tuned(settings, Tuning { gather }).unwrap()
 }
 
 fn connect(engine: &Engine, listener: &TcpListener, conns: usize) -> (Vec<TcpStream>, Vec<TcpStream>) {
@@ -77,7 +79,7 @@ fn connect(engine: &Engine, listener: &TcpListener, conns: usize) -> (Vec<TcpStr
 /// Microseconds of the worker's CPU per round trip: all, user, system.
 fn round_trips(io: Io, conns: usize, trips: usize) -> (f64, f64, f64) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let engine = start(io, listener.local_addr().unwrap());
+    let engine = start(io, true, listener.local_addr().unwrap());
     pin(1);
     let (mut clients, mut servers) = connect(&engine, &listener, conns);
     let (question, answer) = ([b'q'; 60], [b'a'; 120]);
@@ -115,9 +117,9 @@ fn round_trips(io: Io, conns: usize, trips: usize) -> (f64, f64, f64) {
 }
 
 /// One stream from target to client: the worker's nanoseconds per KiB, and the rate.
-fn bulk(io: Io, total: usize) -> (f64, f64) {
+fn bulk(io: Io, gather: bool, total: usize) -> (f64, f64) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let engine = start(io, listener.local_addr().unwrap());
+    let engine = start(io, gather, listener.local_addr().unwrap());
     let (mut clients, servers) = connect(&engine, &listener, 1);
     let (before, since) = (worker_cpu(), Instant::now());
     let writer = std::thread::spawn(move || {
@@ -141,7 +143,7 @@ fn bulk(io: Io, total: usize) -> (f64, f64) {
 
 fn idle(io: Io, count: usize) -> usize {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let engine = start(io, listener.local_addr().unwrap());
+    let engine = start(io, true, listener.local_addr().unwrap());
     let one_trip = |(clients, servers): &mut (Vec<TcpStream>, Vec<TcpStream>)| {
         for (client, server) in clients.iter_mut().zip(servers) {
             client.write_all(b"q").unwrap();
@@ -224,7 +226,7 @@ impl Session for Relay {
     }
 
     fn phase(&self) -> Phase {
-        Phase::Busy
+        Phase::Streaming
     }
 }
 

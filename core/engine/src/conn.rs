@@ -17,7 +17,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use flow::access::{ServerTls, Target};
-use flow::limits::FRAME_BYTES_MAX;
+use flow::limits::{FRAME_BYTES_MAX, READ_BYTES_MAX};
 use flow::session::Deadline;
 use flow::{Answer, DialError, Event, Fault, Flow, Out, Phase, Session, Side, Step};
 use rustix::net::Shutdown;
@@ -39,9 +39,16 @@ pub(crate) const LINGER_MS: u64 = 1_000;
 /// How long a session without a client (a cancel request on its way) may live.
 pub(crate) const ALONE_MS: u64 = 10_000;
 /// Reads in a row without giving the others a turn.
-const ROUNDS_MAX: u32 = 4;
+const ROUNDS_MAX: u8 = 4;
 /// Reads in a row that needed less than a quarter of their room before the next one gets a smaller buffer.
-const SHRINK_AFTER: u32 = 16;
+const SHRINK_AFTER: u8 = 16;
+const SIZE_MAX: u8 = (SIZES.len() - 1) as u8;
+/// Bytes begin to gather after this many reads in a row of at least this size: a sender at full speed writes 8 KiB at a time.
+const GATHER_AFTER: u8 = 4;
+const GATHER_FROM: usize = 8_000;
+/// Wake up when this much is there, or when it is not there after a while (the timer's finest grain).
+const GATHER_BYTES: u32 = 64 << 10;
+const GATHER_MAX: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Life {
@@ -71,6 +78,64 @@ pub(crate) struct Conn {
     active_ms: Cell<u64>,
     until_ms: Cell<u64>,
     expired: Cell<bool>,
+}
+
+/// How one side is read: how much at a time, and whether letting bytes gather first pays.
+#[derive(Default)]
+struct Pace {
+    size: u8,
+    small: u8,
+    rounds: u8,
+    large: u8,
+    gathers: bool,
+}
+
+impl Pace {
+    fn room(&self) -> usize {
+        let size = if self.gathers { READ_BYTES_MAX } else { 0 };
+        SIZES.get(usize::from(self.size)).copied().unwrap_or(READ_BYTES_MAX).max(size)
+    }
+
+    fn read(&mut self, bytes: usize, full: bool) {
+        self.rounds = self.rounds.saturating_add(1);
+        self.large = if bytes >= GATHER_FROM { self.large.saturating_add(1) } else { 0 };
+        if full {
+            self.size = self.size.saturating_add(1).min(SIZE_MAX);
+            self.small = 0;
+        } else if self.size > 0 && bytes < self.room() / 4 {
+            self.small += 1;
+            if self.small >= SHRINK_AFTER {
+                (self.size, self.small) = (self.size - 1, 0);
+            }
+        } else {
+            self.small = 0;
+        }
+    }
+
+    /// Letting bytes gather costs latency, so it is done only while the session says that rows stream and reads show that they
+    /// come fast. A reply that is not a stream is never held back.
+    fn consider(&mut self, phase: Phase, socket: &io::Socket) {
+        let wanted = phase == Phase::Streaming && self.large >= GATHER_AFTER;
+        if wanted != self.gathers {
+            self.gathers = wanted && socket.wait_for(GATHER_BYTES);
+            if !self.gathers {
+                socket.wait_for(1);
+            }
+        }
+    }
+}
+
+/// Waits until enough bytes gathered. False: they did not in time.
+async fn gathered(socket: &Rc<io::Socket>, armed: &mut Armed) -> bool {
+    let wait = armed.get_or_insert_with(|| {
+        let socket = socket.clone();
+        Box::pin(async move { drop(socket.readable().await) })
+    });
+    let gathered = io::within(GATHER_MAX, wait.as_mut()).await.is_some();
+    if gathered {
+        *armed = None;
+    }
+    gathered
 }
 
 /// A wait for a socket that was begun and is kept.
@@ -168,7 +233,7 @@ impl Conn {
         let leg = self.leg(side);
         // A wait for the socket that was begun and not used up; kept, so that not every other side's event arms a new one.
         let mut armed: Armed = None;
-        let (mut size, mut idle_rounds, mut rounds) = (0_usize, 0_u32, 0_u32);
+        let mut pace = Pace::default();
         let mut look_first = false;
         while let Next::Wait { need } = next {
             input.rest(&self.worker.pool);
@@ -177,14 +242,24 @@ impl Conn {
                 self.end();
                 break;
             };
+            if pace.gathers && (self.phase.get() != Phase::Streaming || (need == 0 && !input.is_empty())) {
+                pace.gathers = false;
+                socket.wait_for(1);
+            }
             if !look_first && !leg.eager.replace(false) {
-                if input.is_empty() || need > 0 {
+                if pace.gathers {
+                    if !Box::pin(gathered(&socket, &mut armed)).await {
+                        // The sender pauses: what is there must not wait for more.
+                        pace.gathers = false;
+                        socket.wait_for(1);
+                    }
+                } else if input.is_empty() || need > 0 {
                     let slept = match armed.take() {
                         Some(armed) => slept(pin!(armed)).await,
                         None => slept(pin!(socket.readable())).await,
                     };
                     if slept {
-                        rounds = 0;
+                        pace.rounds = 0;
                     }
                 } else {
                     let readable =
@@ -198,31 +273,22 @@ impl Conn {
             if !self.is_live() {
                 break;
             }
-            let room = SIZES.get(size).copied().unwrap_or(flow::limits::READ_BYTES_MAX);
-            match leg.read(&self.worker.pool, &mut input, room, need) {
+            match leg.read(&self.worker.pool, &mut input, pace.room(), need) {
                 Ok(Got::Nothing) => {
                     look_first = false;
                     self.flush_tls(side);
                 }
                 Ok(Got::Bytes { bytes, full }) => {
                     add(self.worker.stats.read(side), bytes as u64);
-                    if full {
-                        size = (size + 1).min(SIZES.len() - 1);
-                        idle_rounds = 0;
-                    } else if size > 0 && bytes < room / 4 {
-                        idle_rounds += 1;
-                        if idle_rounds >= SHRINK_AFTER {
-                            (size, idle_rounds) = (size - 1, 0);
-                        }
-                    } else {
-                        idle_rounds = 0;
-                    }
+                    pace.read(bytes, full);
                     self.flush_tls(side);
                     next = self.drive(side, Event::Received, &mut input).await;
-                    rounds += 1;
-                    look_first = full && rounds < ROUNDS_MAX;
-                    if rounds >= ROUNDS_MAX && self.worker.is_epoll {
-                        rounds = 0;
+                    look_first = full && pace.rounds < ROUNDS_MAX;
+                    if side == Side::Server && self.worker.gather {
+                        pace.consider(self.phase.get(), &socket);
+                    }
+                    if pace.rounds >= ROUNDS_MAX && self.worker.is_epoll {
+                        pace.rounds = 0;
                         io::yield_now().await;
                     }
                 }

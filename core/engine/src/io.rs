@@ -239,6 +239,14 @@ impl Socket {
         }
     }
 
+    /// [`Socket::readable`] waits until this many bytes are there (SO_RCVLOWAT). False: this kind of socket cannot. Lowering it
+    /// wakes up who already waits for less (`tcp_set_rcvlowat`), and receiving takes what is there whatever was set.
+    pub(crate) fn wait_for(&self, bytes: u32) -> bool {
+        let Socket::Tcp(_) = self else { return false };
+        let Ok(bytes) = libc::c_int::try_from(bytes) else { return false };
+        set_low_water_mark(self.as_fd(), bytes)
+    }
+
     /// Ends this direction, or both; whoever waits on the socket wakes up. Failing means the peer was faster.
     pub(crate) fn shutdown(&self, how: Shutdown) {
         let _already_gone = rustix::net::shutdown(self, how);
@@ -301,4 +309,11 @@ impl Listener {
     pub(crate) fn shutdown(&self) {
         let _already_gone = rustix::net::shutdown(&self.fd, Shutdown::Both);
     }
+}
+
+#[expect(unsafe_code, reason = "no safe wrapper in our dependencies knows SO_RCVLOWAT")]
+fn set_low_water_mark(fd: BorrowedFd<'_>, bytes: libc::c_int) -> bool {
+    let (value, len) = (std::ptr::from_ref(&bytes).cast(), size_of::<libc::c_int>() as libc::socklen_t);
+    // SAFETY: `fd` is open while borrowed; `value` points at an int that outlives the call, and `len` is its size.
+    unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVLOWAT, value, len) == 0 }
 }

@@ -36,6 +36,7 @@ const KILL_GRACE: Duration = Duration::from_secs(1);
 pub(crate) struct Plan {
     pub(crate) index: usize,
     pub(crate) driver: Driver,
+    pub(crate) tuning: crate::Tuning,
     pub(crate) cpu: Option<usize>,
     pub(crate) listeners: Vec<Bound>,
     pub(crate) shared: Shared,
@@ -74,6 +75,7 @@ pub(crate) struct Worker {
     pub(crate) tick_ms: Cell<u64>,
     /// The epoll driver runs a task that is always ready without ever looking at the others.
     pub(crate) is_epoll: bool,
+    pub(crate) gather: bool,
     limits: Arc<dyn Fn() -> Limits + Send + Sync>,
     open: Arc<AtomicUsize>,
     base: Instant,
@@ -115,6 +117,7 @@ async fn live(plan: Plan, ready: impl FnOnce(std::io::Result<()>)) {
         names: RefCell::default(),
         tick_ms: Cell::new(0),
         is_epoll: plan.driver == Driver::Epoll,
+        gather: plan.tuning.gather,
         limits: shared.limits,
         open: shared.open,
         base: shared.base,

@@ -41,6 +41,7 @@ mod tests {
         an_answer_comes_back_from_another_thread
         a_dropped_question_is_answered_failed
         untaken_bytes_are_shown_again_when_the_other_side_moved
+        a_stream_that_gathers_keeps_nothing_back
         login_has_a_deadline
         idling_has_a_deadline
         draining_waits_for_the_busy_and_stops_accepting
@@ -514,6 +515,44 @@ mod tests {
         let mut got = vec![0; sent.len()];
         client.read_exact(&mut got).unwrap();
         assert_eq!(got, sent);
+    }
+
+    fn a_stream_that_gathers_keeps_nothing_back(io: Io) {
+        // Fast, so that gathering begins; then a little at a time, each answered for, so that anything held back would hang.
+        let target = target(|mut stream| {
+            for _ in 0..3 {
+                let block = vec![b'r'; 8192];
+                for _ in 0..1000 {
+                    stream.write_all(&block).unwrap();
+                }
+                for _ in 0..20 {
+                    stream.write_all(b"tail").unwrap();
+                    stream.read_exact(&mut [0]).unwrap();
+                }
+            }
+        });
+        let gate = Gate::start(io, move |_| {
+            session(Phase::Streaming, move |event, flow| match event {
+                Event::Opened => Ok(Step::Dial(target.plain())),
+                Event::Received => forward_all(flow),
+                other => usual(&other),
+            })
+        });
+        let mut client = gate.connect();
+        let mut block = vec![0; 8192 * 1000];
+        for _ in 0..3 {
+            client.read_exact(&mut block).unwrap();
+            assert!(block.iter().all(|b| *b == b'r'));
+            let since = Instant::now();
+            for _ in 0..20 {
+                let mut tail = [0; 4];
+                client.read_exact(&mut tail).unwrap();
+                assert_eq!(&tail, b"tail");
+                client.write_all(b".").unwrap();
+            }
+            // One wait of a millisecond may be there, not one for each.
+            assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+        }
     }
 
     fn login_has_a_deadline(io: Io) {
