@@ -1,5 +1,6 @@
 //! The demo as people start it: the tour must hold every claim it makes, and a demo that waits must be reachable by `lockgate sql`
 //! and end when told to. Both run the built binary in a directory of their own.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, and so do its helpers")]
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
@@ -99,6 +100,7 @@ fn a_demo_answers_lockgate_sql_and_stops_when_told() {
         !second.status.success() && String::from_utf8_lossy(&second.stderr).contains("another demo runs")
     );
 
+    assert!(std::path::Path::new(facts["record"].as_str().unwrap()).is_dir(), "the record is where it says");
     assert_eq!(u64::from(demo.id()), facts["pid"]);
     let pid = rustix::process::Pid::from_raw(i32::try_from(demo.id()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();

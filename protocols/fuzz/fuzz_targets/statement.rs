@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| policy::fuzz_statement(bytes));
+fuzz_target!(|bytes: &[u8]| policy::judge::fuzz_statement(bytes));

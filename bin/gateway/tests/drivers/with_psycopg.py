@@ -6,6 +6,7 @@ Prints what it saw; the output must be the same direct and through the gateway. 
 import asyncio
 import datetime
 import decimal
+import logging
 import os
 import threading
 import time
@@ -16,6 +17,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 TLS = os.environ["PGSSLMODE"] != "disable"
+logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # its warnings carry addresses and ports
 
 
 def show(what, value):
