@@ -10,6 +10,7 @@
 //!
 //! Invariant: bound to loopback only; nothing is written to disk; dropping [`Database`] ends every session.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -130,12 +131,14 @@ impl Shared {
         open(&self.uri)
     }
 
+    /// Makes this thread's session known to those who may cancel it.
     pub(crate) fn enter(&self, pid: i32, key: SecretKey, db: &Connection) -> Arc<Running> {
         let running =
             Arc::new(Running { interrupt: db.get_interrupt_handle(), cancelled: AtomicBool::new(false) });
         if let Ok(mut all) = self.running.lock() {
             all.insert(pid, (key, running.clone()));
         }
+        MINE.set(Some(running.clone()));
         running
     }
 
@@ -191,13 +194,33 @@ impl Running {
     }
 }
 
+thread_local! {
+    /// The session of this thread, for SQLite's busy handler, which is a bare function.
+    static MINE: RefCell<Option<Arc<Running>>> = const { RefCell::new(None) };
+}
+
+/// Called by SQLite while another session writes: true to look again. Gives up after five seconds, or when cancelled.
+fn wait_for_others(times: i32) -> bool {
+    const STEP: Duration = Duration::from_millis(5);
+    if times >= 1_000 {
+        return false;
+    }
+    MINE.with_borrow(|mine| match mine {
+        Some(running) => running.sleep(STEP),
+        None => {
+            std::thread::sleep(STEP);
+            true
+        }
+    })
+}
+
 fn open(uri: &str) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_URI
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(uri, flags)?;
-    db.busy_timeout(Duration::from_secs(5))?;
+    let mut db = Connection::open_with_flags(uri, flags)?;
+    db.busy_handler(Some(wait_for_others))?;
     // `"x"` is a name, never a text: SQLite's old guess would turn a mistyped column into data.
     db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
     db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;

@@ -39,6 +39,9 @@ use super::values::{Kind, Unfit};
 /// Encoded rows a portal with a row limit may keep back, in bytes.
 const PORTAL_BYTES_MAX: usize = 256 << 20;
 
+/// serialization_failure: SQLite's one writer is somebody else.
+const BUSY: &str = "40001";
+
 type Socket = Framed<MaybeTls, PgWireMessageServerCodec<()>>;
 
 /// Serves one connection until it ends.
@@ -209,7 +212,11 @@ impl Session {
             match self.take(message).await {
                 Ok(()) => {}
                 Err(Stop::Gone(error)) => return Err(error),
-                Err(Stop::Failed(failure)) => {
+                Err(Stop::Failed(mut failure)) => {
+                    if self.running.cancelled() && failure.sqlstate == BUSY {
+                        // Cancelled while it waited for a writer.
+                        *failure = Failure::cancelled();
+                    }
                     self.fail()?;
                     self.socket.feed(Say::ErrorResponse((*failure).into())).await?;
                     if simple {
@@ -1179,6 +1186,10 @@ impl Failure {
         Failure { severity: "FATAL", ..Failure::new(sqlstate, message) }
     }
 
+    fn cancelled() -> Failure {
+        Failure::new("57014", "canceling statement due to user request")
+    }
+
     fn no_statement(name: &str) -> Stop {
         Failure::new("26000", &format!("prepared statement \"{name}\" does not exist")).into()
     }
@@ -1264,11 +1275,11 @@ impl From<rusqlite::Error> for Failure {
         };
         match code {
             ErrorCode::OperationInterrupted => {
-                return Failure::new("57014", "canceling statement due to user request");
+                return Failure::cancelled();
             }
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
                 let failure = Failure::new(
-                    "40001",
+                    BUSY,
                     "could not serialize access: another session of the demo database is writing",
                 );
                 return Failure {

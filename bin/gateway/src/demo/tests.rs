@@ -173,6 +173,31 @@ async fn cancel_stops_a_statement() {
     }
 }
 
+/// SQLite has one writer; others wait for it, and can be cancelled while they do.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_writer_can_be_cancelled() {
+    let db = Database::start().unwrap();
+    let (writer, reader) = (connect(&db).await, connect(&db).await);
+    writer.batch_execute("begin; update orders set status = 'x' where id = 1").await.unwrap();
+    let waiting = reader.simple_query("select status from orders where id = 1");
+    let cancel = reader.cancel_token();
+    let stopper = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        cancel.cancel_query(NoTls).await.unwrap();
+    };
+    let start = std::time::Instant::now();
+    let (ended, ()) = tokio::join!(waiting, stopper);
+    assert_eq!(*state(&ended.unwrap_err()), SqlState::QUERY_CANCELED);
+    assert!(start.elapsed() < Duration::from_secs(3));
+    let waiting = reader.simple_query("select status from orders where id = 1");
+    let done = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        writer.batch_execute("commit").await.unwrap();
+    };
+    let (ended, ()) = tokio::join!(waiting, done);
+    assert!(ended.unwrap().iter().any(|m| matches!(m, SimpleQueryMessage::Row(r) if r.get(0) == Some("x"))));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_out_and_in() {
     use futures_util::{SinkExt as _, TryStreamExt as _};
