@@ -78,7 +78,7 @@ pub(crate) fn start(settings: Settings) -> anyhow::Result<Gateway> {
         workers: engine::Workers::Count(workers),
         io: match settings.io {
             config::Io::Auto => engine::Io::Auto,
-            config::Io::IoUring => engine::Io::Uring,
+            config::Io::Uring => engine::Io::Uring,
             config::Io::Epoll => engine::Io::Epoll,
         },
         listeners,

@@ -159,7 +159,8 @@ pub(crate) enum Io {
     #[default]
     Auto,
     /// io_uring or nothing.
-    IoUring,
+    #[serde(rename = "io_uring")]
+    Uring,
     Epoll,
 }
 

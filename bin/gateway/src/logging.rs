@@ -8,7 +8,11 @@ use tracing_subscriber::EnvFilter;
 /// Starts logging; true: to a person.
 pub(crate) fn start() -> bool {
     let person = std::io::stdout().is_terminal();
-    let filter = EnvFilter::try_from_env("LOCKGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let wanted = std::env::var("LOCKGATE_LOG").unwrap_or_else(|_| "info".to_owned());
+    let filter = EnvFilter::try_new(&wanted).unwrap_or_else(|error| {
+        eprintln!("lockgate: LOCKGATE_LOG={wanted} is not understood ({error}); logging `info`");
+        EnvFilter::new("info")
+    });
     let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stdout);
     // A second start (a test, the demo) keeps the first.
     let _ = if person {

@@ -237,13 +237,26 @@ impl<'a> Check<'a> {
         if !pattern.contains(['*', '?', '[']) {
             return vec![full];
         }
-        let found: Vec<PathBuf> = match glob::glob(&full.to_string_lossy()) {
-            Ok(paths) => paths.filter_map(Result::ok).filter(|p| p.is_file()).collect(),
+        let mut found = Vec::new();
+        match glob::glob(&full.to_string_lossy()) {
+            Ok(paths) => {
+                for path in paths {
+                    match path {
+                        Ok(path) if path.is_file() => found.push(path),
+                        Ok(_) => {}
+                        // A folder we may not look into may hold rules.
+                        Err(error) => {
+                            let message = format!("`{pattern}`: {error}");
+                            self.wrong.push(Wrong { spot: place, message, help: None });
+                        }
+                    }
+                }
+            }
             Err(error) => {
                 self.wrong.push(Wrong { spot: place, message: format!("`{pattern}`: {error}"), help: None });
                 return Vec::new();
             }
-        };
+        }
         if found.is_empty() {
             let message = format!("`{pattern}` matches no file");
             // Rules that are silently absent protect nobody.

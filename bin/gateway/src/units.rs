@@ -44,7 +44,7 @@ fn spell(n: u64, mut units: Vec<(&str, u64)>) -> String {
     units.sort_by_key(|(_, factor)| std::cmp::Reverse(*factor));
     units
         .iter()
-        .find(|(_, factor)| n > 0 && n % factor == 0)
+        .find(|(_, factor)| n > 0 && n.is_multiple_of(*factor))
         .map_or_else(|| n.to_string(), |(name, factor)| format!("{}{name}", n / factor))
 }
 

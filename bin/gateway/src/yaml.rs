@@ -153,7 +153,7 @@ pub(crate) fn read<T: DeserializeOwned>(tree: &mut Node, wrong: &mut Vec<Wrong>)
         if report && !wrong.iter().any(|w| w.spot == spot) {
             wrong.push(Wrong { spot, message, help });
         }
-        let Some((last, parent)) = path.split_last() else { return None };
+        let (last, parent) = path.split_last()?;
         if let (Step::Key(key), Some(parent)) = (last, tree.find(parent)) {
             cut.insert((parent.spot, key.clone()));
         }
@@ -491,9 +491,7 @@ fn readable(expected: &str) -> String {
         e if e.starts_with("struct ") || e == "a map" => "a mapping".to_owned(),
         "a sequence" => "a list".to_owned(),
         "a boolean" => "true or false".to_owned(),
-        e if matches!(e, "u16" | "u32" | "u64" | "usize" | "i64" | "i32" | "u8") => {
-            "a whole number".to_owned()
-        }
+        "u16" | "u32" | "u64" | "usize" | "i64" | "i32" | "u8" => "a whole number".to_owned(),
         e => e.to_owned(),
     }
 }
