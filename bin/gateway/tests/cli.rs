@@ -415,6 +415,62 @@ fn a_gateway_starts_reloads_refuses_and_stops() {
     assert_eq!(output(dir.path(), &["record", "verify", "--state", "state"]).0, 3);
 }
 
+/// Does the gateway prove itself with a certificate that only `root` vouches for?
+fn proves_itself(address: &str, root: &rcgen::Certificate) -> bool {
+    use std::io::Read;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(root.der().clone()).expect("a root");
+    let config = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut tls =
+        rustls::ClientConnection::new(config.into(), "localhost".try_into().expect("a name")).expect("TLS");
+    let mut socket = std::net::TcpStream::connect(address).expect("connect");
+    socket.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+    // SSLRequest (protocol.sgml, "SSL Session Encryption").
+    socket.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).expect("write");
+    let mut answer = [0];
+    socket.read_exact(&mut answer).expect("read");
+    assert_eq!(answer, *b"S");
+    while tls.is_handshaking() {
+        if tls.complete_io(&mut socket).is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+#[test]
+fn a_reload_takes_new_certificates() {
+    let make = || rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    let (one, two) = (make(), make());
+    let free =
+        std::net::TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address").to_string();
+    let dir = tempfile::tempdir().expect("a folder");
+    let put = |pair: &rcgen::CertifiedKey<rcgen::KeyPair>| {
+        std::fs::write(dir.path().join("s.crt"), pair.cert.pem()).expect("write");
+        std::fs::write(dir.path().join("s.key"), pair.signing_key.serialize_pem()).expect("write");
+        std::fs::set_permissions(dir.path().join("s.key"), std::fs::Permissions::from_mode(0o600))
+            .expect("chmod");
+    };
+    put(&one);
+    let tls =
+        format!("\"{free}\", tls: {{cert: \"{0}/s.crt\", key: \"{0}/s.key\"}}}}]", dir.path().display());
+    let running = Running::start(&fine("").replace("\"127.0.0.1:0\"}]", &tls));
+    assert!(proves_itself(&free, &one.cert) && !proves_itself(&free, &two.cert));
+    put(&two);
+    running.signal(rustix::process::Signal::HUP);
+    running.says("configuration reloaded");
+    assert!(proves_itself(&free, &two.cert) && !proves_itself(&free, &one.cert));
+    // A certificate that does not fit its key: the old pair stays.
+    std::fs::write(dir.path().join("s.crt"), one.cert.pem()).expect("write");
+    running.signal(rustix::process::Signal::HUP);
+    running.says("the old one stays in force");
+    assert!(proves_itself(&free, &two.cert));
+}
+
 #[test]
 fn a_second_signal_and_quit_end_at_once() {
     for signals in [

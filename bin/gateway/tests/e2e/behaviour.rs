@@ -222,7 +222,8 @@ fn a_pipeline_gets_exactly_the_replies_of_a_failed_statement() {
         let one =
             |sql: &str| [parse("", sql), bind("", "", false), describe(b'P', ""), execute("", 0)].concat();
         // The same pipeline with a statement the server itself refuses is the model for ours.
-        let shapes: [fn(&dyn Fn(&str) -> Vec<u8>, &str) -> Vec<u8>; 6] = [
+        type One<'a> = &'a dyn Fn(&str) -> Vec<u8>;
+        let shapes: [fn(One<'_>, &str) -> Vec<u8>; 6] = [
             |one, bad| [one("select 1"), one(bad), one("select 3"), sync(), one("select 4"), sync()].concat(),
             |one, bad| [one(bad), sync(), one(bad), sync(), one("select 4"), sync()].concat(),
             |one, bad| {

@@ -135,7 +135,8 @@ impl Gateway {
 
     /// One gateway per target and driver, for tests that only talk through it.
     pub(crate) fn shared(io: Io, server: &'static Server) -> Arc<Gateway> {
-        static ALL: LazyLock<Mutex<HashMap<(Io, u32), Arc<Gateway>>>> = LazyLock::new(Mutex::default);
+        type ByTarget = HashMap<(Io, u32), Arc<Gateway>>;
+        static ALL: LazyLock<Mutex<ByTarget>> = LazyLock::new(Mutex::default);
         let mut all = ALL.lock().expect("no test panics while it starts one");
         let start = || Arc::new(Gateway::start(Settings::new(io, server)));
         all.entry((io, server.version)).or_insert_with(start).clone()

@@ -28,6 +28,8 @@ const PYTHON_PACKAGES: [&str; 2] = ["psycopg[binary]>=3.3,<3.4", "asyncpg>=0.31,
 pub(crate) struct Server {
     pub(crate) version: u32,
     pub(crate) port: u16,
+    /// Lives as long as this process; the kernel ends it then.
+    _process: Child,
 }
 
 /// The folder of this run; servers, gateways and sockets live in it.
@@ -278,8 +280,7 @@ fn start(version: u32, install: &Path) -> Server {
     let mut command = as_postgres(bin.join("postgres"));
     command.arg("-D").arg(&data).stdin(Stdio::null());
     command.stdout(log.try_clone().expect("log")).stderr(log);
-    spawn(command);
-    let server = Server { version, port };
+    let server = Server { version, port, _process: spawn(command) };
     wait_for(&server, &folder);
     server.sql(
         "postgres",
