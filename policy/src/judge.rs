@@ -367,11 +367,14 @@ impl Judge {
             }
         }
         if !self.scope.enforces {
+            pass_copies(facts, decision);
             return judged;
         }
         let guard = self.sessions_reading(facts).or_else(|| code(facts));
         if self.scope.masks() {
             self.masked(statement, facts, &mut judged, decision);
+        } else {
+            pass_copies(facts, decision);
         }
         judged.block = judged.block.or(guard);
         judged
@@ -754,6 +757,13 @@ impl Judge {
             }
             Some(_) => None,
         }
+    }
+}
+
+/// Where nothing is masked each COPY … TO STDOUT still has its entry.
+fn pass_copies(facts: &Facts<'_>, decision: &mut Decision) {
+    for _ in facts.copies.iter().filter(|c| !c.is_from && !c.program && c.file.is_none()) {
+        decision.copies.push(CopyPlan::Pass);
     }
 }
 

@@ -680,6 +680,24 @@ mod tests {
     }
 
     #[test]
+    fn the_schema_speaks_of_every_key() {
+        let schema = serde_json::to_string(&schemars::schema_for!(PolicyFile)).expect("JSON");
+        for key in [
+            "missing_where",
+            "keep_last",
+            "connection",
+            "except",
+            "observe",
+            "redact",
+            "functions",
+            "\"null\"",
+        ] {
+            assert!(schema.contains(key), "{key}");
+        }
+        assert!(!schema.contains("approve"));
+    }
+
+    #[test]
     fn the_revision_changes_with_the_rules() {
         let one = compile(
             &[source(r#"{"rules": [{"name": "b", "on": {"statements": ["drop"]}, "block": "no"}]}"#)],

@@ -167,9 +167,9 @@ pub(crate) const INFORMATION_SECRETS: &[&str] = &[
 /// names, also where a snapshot leaves system tables out.
 #[rustfmt::skip]
 pub(crate) const SYSTEM_OIDS: &[u32] = &[
-    1247, 1249, 1255, 1259, 1262, 1213, 2224, 2328, 2600, 2601, 2602, 2603, 2604, 2605, 2606, 2607, 2608, 2609, 2610, 2611, 2612,
-    2615, 2616, 2617, 2618, 2620, 2753, 3079, 3256, 3350, 3381, 3456, 3466, 3501, 3541, 3576, 3600, 3601, 3602, 3603, 3764, 6104,
-    6106, 6237,
+    826, 1213, 1214, 1247, 1249, 1255, 1259, 1261, 1262, 2224, 2328, 2396, 2600, 2601, 2602, 2603, 2604, 2605,
+    2606, 2607, 2608, 2609, 2610, 2611, 2612, 2615, 2616, 2617, 2618, 2620, 2753, 3079, 3118, 3256, 3350,
+    3381, 3394, 3456, 3466, 3501, 3541, 3576, 3600, 3601, 3602, 3603, 3764, 6104, 6106, 6237, 6243,
 ];
 
 /// Types whose input and casts are built in.
@@ -254,6 +254,13 @@ mod tests {
             for pair in list.windows(2) {
                 assert!(pair[0] < pair[1], "{} before {}", pair[0], pair[1]);
             }
+        }
+        assert!(SYSTEM_OIDS.windows(2).all(|pair| pair[0] < pair[1]));
+        for secret in [1260, 1418, 2613, 2619, 3429, 6100] {
+            assert!(
+                !SYSTEM_OIDS.contains(&secret),
+                "pg_authid, user mappings, large objects, statistics, subscriptions"
+            );
         }
         for name in EFFECT_FUNCTIONS.iter().chain(TEXT_RUNNERS) {
             assert!(!listed(PURE_FUNCTIONS, name), "{name} is not pure");

@@ -140,6 +140,8 @@ struct Gathered<'a> {
     problems: Vec<(usize, &'static str)>,
     effects: bool,
     unknown_function: bool,
+    /// One output column can decide which rows there are, or their order, for the others.
+    entangled: bool,
 }
 
 impl<'c> Prover<'c> {
@@ -167,6 +169,7 @@ impl<'c> Prover<'c> {
                 if !starred {
                     outputs = Some(select.target_list().len());
                 }
+                gathered.entangled = entangled(select);
             }
             _ => {
                 self.enter(statement, ALL, &mut gathered, question, true);
@@ -557,7 +560,8 @@ impl<'c> Prover<'c> {
                 dirty.push(*tag);
             }
         }
-        proof.outputs = outputs.filter(|_| !dirty.contains(&ALL)).map(|n| {
+        let apart = !dirty.contains(&ALL) && (dirty.is_empty() || !gathered.entangled);
+        proof.outputs = outputs.filter(|_| apart).map(|n| {
             let mut clean = vec![true; n];
             for tag in dirty {
                 if let Some(slot) = clean.get_mut(tag) {
@@ -575,6 +579,25 @@ fn is_plain(select: &nodes::SelectStmt) -> bool {
     select.op == nodes::SetOperation::SETOP_NONE
         && select.values_lists().is_empty()
         && !select.target_list().is_empty()
+}
+
+/// DISTINCT, and ORDER BY or GROUP BY an output column by its number or alias.
+fn entangled(select: &nodes::SelectStmt) -> bool {
+    let output = |node: Node<'_>| match node {
+        Node::A_Const(_) => true,
+        Node::ColumnRef(c) => {
+            c.fields().len() == 1
+                && c.fields()
+                    .first()
+                    .and_then(Node::as_str)
+                    .is_some_and(|name| select.target_list().iter().any(|t| t.name() == Some(name)))
+        }
+        Node::GroupingSet(_) => true,
+        _ => false,
+    };
+    !select.distinct_clause().is_empty()
+        || select.sort_clause().iter().any(|s| output(s.node()))
+        || select.group_clause().iter().any(output)
 }
 
 fn plain_star(c: &nodes::ColumnRef) -> bool {
