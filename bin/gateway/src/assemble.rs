@@ -28,7 +28,7 @@ pub(crate) struct Gateway {
     /// What is offered to clients, by listener; swapped by a reload.
     tls: Vec<(SocketAddr, Arc<ArcSwapOption<ServerTls>>)>,
     workers: usize,
-    settings: Mutex<Settings>,
+    settings: Mutex<Arc<Settings>>,
     stopped: Mutex<bool>,
 }
 
@@ -100,7 +100,7 @@ pub(crate) fn start(settings: Settings) -> anyhow::Result<Gateway> {
         published,
         tls,
         workers,
-        settings: Mutex::new(settings),
+        settings: Mutex::new(Arc::new(settings)),
         stopped: Mutex::new(false),
     };
     let detail =
@@ -133,9 +133,10 @@ impl Gateway {
         self.with_settings(|s| s.rules)
     }
 
-    /// Looks at the settings in force.
+    /// Looks at the settings in force. No lock is held meanwhile: a reload that waits for a secret keeps nobody else waiting.
     pub(crate) fn with_settings<T>(&self, look: impl FnOnce(&Settings) -> T) -> T {
-        look(&self.settings.lock().unwrap_or_else(PoisonError::into_inner))
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        look(&settings)
     }
 
     /// Why the record cannot be written at the moment.
@@ -171,7 +172,7 @@ impl Gateway {
         }
         let before = self.published.swap(new.directory.clone());
         self.side.set_fixed(new.fixed.clone());
-        *settings = new;
+        *settings = Arc::new(new);
         drop(settings);
         let known: Vec<Arc<Connection>> = before.connections.values().chain(&before.any).cloned().collect();
         self.load_catalogues(&known);

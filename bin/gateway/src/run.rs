@@ -5,8 +5,9 @@
 //! (pause, resume) are not there yet and say so instead of killing the process.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -42,7 +43,12 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let handle = signals.handle();
     for signal in signals.forever() {
         match signal {
-            SIGHUP => reload(&gateway, args),
+            SIGHUP => {
+                // A thread: secrets may take their time, and a stop must not wait for them.
+                let (gateway, file, insecure) =
+                    (gateway.clone(), args.file.config.clone(), args.insecure_listen);
+                std::thread::spawn(move || reload(&gateway, &file, insecure));
+            }
             SIGUSR1 | SIGUSR2 => tracing::warn!("pause and resume are not there yet"),
             SIGTERM | SIGINT if stopping.is_none() => {
                 let within = gateway.with_settings(|s| s.drain);
@@ -98,9 +104,12 @@ fn watch_record(gateway: &Arc<Gateway>) {
 }
 
 /// Reads the whole configuration again and puts it in force, or says why the old one stays.
-fn reload(gateway: &Gateway, args: &RunArgs) {
-    let options = Options { insecure_listen: args.insecure_listen, ..Options::process() };
-    let loaded = gateway.with_settings(|now| settings::load(&args.file.config, &options, Some(now)));
+fn reload(gateway: &Gateway, file: &Path, insecure_listen: bool) {
+    // One after the other, so that the newest file wins.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let options = Options { insecure_listen, ..Options::process() };
+    let loaded = gateway.with_settings(|now| settings::load(file, &options, Some(now)));
     match loaded {
         Ok(new) => {
             let revision = new.directory.policy.revision.clone();
