@@ -1,0 +1,201 @@
+//! What becomes of columns and of COPY, in values.
+
+use std::sync::Arc;
+
+use policy::catalog::{Catalog, Table, TableColumn};
+use policy::mask::{HashKey, Masked};
+use policy::rule::{PolicyFile, Source};
+use policy::{Column, CopyPlan, Decision, Format, Judge, Subject, Verdict, compile};
+
+const TEXT: u32 = 25;
+const INT4: u32 = 23;
+
+fn judge(rules: &str) -> Judge {
+    let column = |number, name: &str, type_oid, generated: bool| TableColumn {
+        number,
+        name: name.into(),
+        type_oid,
+        type_name: String::new(),
+        not_null: false,
+        generated: generated.then(|| "upper(name)".into()),
+    };
+    let table = |oid, name: &str, kind, definition: Option<&str>| Table {
+        oid,
+        schema: "public".into(),
+        name: name.into(),
+        kind,
+        // Number 3 was dropped.
+        columns: vec![
+            column(1, "id", INT4, false),
+            column(2, "name", TEXT, false),
+            column(4, "ssn", TEXT, false),
+            column(5, "shout", TEXT, true),
+        ],
+        parents: vec![],
+        definition: definition.map(str::to_owned),
+    };
+    let catalog = Catalog {
+        tables: vec![
+            table(20_000, "people", 'r', None),
+            table(20_001, "plain", 'r', None),
+            table(20_002, "v", 'v', Some("SELECT id, name, ssn, name FROM people")),
+            table(20_003, "far", 'f', None),
+        ],
+        ..Catalog::default()
+    };
+    let file: PolicyFile = serde_json::from_str(rules).expect("shape");
+    let source = Source { name: "p.yaml".into(), file, lines: vec![Some(7)] };
+    let policy = compile(&[source], Some(HashKey::new(b"k"))).expect("compiles");
+    policy.scope(&Subject { identity: "a".into(), groups: vec![] }, "c").bind(Arc::new(catalog))
+}
+
+fn ssn() -> Judge {
+    judge(
+        r#"{"rules": [{"name": "m", "on": {"columns": ["people.ssn", "people.id"]}, "mask": {"partial": {"keep_last": 2}}}]}"#,
+    )
+}
+
+fn column(table: u32, attribute: i16, type_oid: u32) -> Column<'static> {
+    Column { name: b"x", table, attribute, type_oid, format: Format::Text }
+}
+
+/// What the plan makes of `value` in each column: `=` when it passes.
+fn shown(judge: &Judge, decision: Option<&Decision>, columns: &[Column<'_>]) -> Vec<String> {
+    let plan = decision.map_or_else(|| judge.plan(columns), |d| judge.plan_for(d, columns));
+    plan.columns
+        .iter()
+        .map(|cell| match cell {
+            None => "=".to_owned(),
+            Some(cell) => {
+                let mut out = Vec::new();
+                match cell.apply(b"12345678", &mut out) {
+                    Masked::Null => "NULL".to_owned(),
+                    Masked::Written => String::from_utf8(out).expect("text"),
+                }
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn columns_are_masked_by_origin() {
+    let columns = [
+        column(20_000, 1, INT4),
+        column(20_000, 2, TEXT),
+        column(20_000, 4, TEXT),
+        column(20_000, 0, 2249),
+        column(20_000, -1, 27),
+        column(20_000, 3, TEXT),
+        column(20_001, 4, TEXT),
+        column(20_002, 2, TEXT),
+        column(20_002, 4, TEXT),
+        column(20_003, 2, TEXT),
+        column(0, 0, TEXT),
+        column(0, 0, INT4),
+        column(77_777, 1, TEXT),
+        column(1259, 2, 19),
+        column(1260, 2, 19),
+        column(2619, 26, 2277),
+    ];
+    let want = [
+        "NULL", "=", "******78", "NULL", "=", "***", "=", "=", "***", "***", "***", "NULL", "***", "=",
+        "***", "NULL",
+    ];
+    assert_eq!(shown(&ssn(), None, &columns), want);
+    assert!(ssn().unknown_table(&columns));
+    assert!(!ssn().unknown_table(&columns[..12]));
+}
+
+#[test]
+fn a_proved_expression_passes_beside_a_masked_column() {
+    let judge = ssn();
+    let columns = [column(0, 0, TEXT), column(20_000, 4, TEXT), column(0, 0, TEXT)];
+    let decision = judge.statement(b"SELECT upper(name), ssn, upper(ssn) FROM people ORDER BY name");
+    assert!(!decision.clean && decision.withhold);
+    assert_eq!(shown(&judge, Some(&decision), &columns), ["=", "******78", "***"]);
+    for entangled in [
+        "SELECT DISTINCT upper(name), ssn, upper(ssn) FROM people",
+        "SELECT upper(name), ssn, upper(ssn) AS u FROM people ORDER BY u",
+        "SELECT upper(name), ssn, upper(ssn) FROM people ORDER BY 2",
+        "SELECT upper(name), ssn, upper(ssn) FROM people WHERE ssn > '5'",
+    ] {
+        let decision = judge.statement(entangled.as_bytes());
+        assert_eq!(shown(&judge, Some(&decision), &columns), ["***", "******78", "***"], "{entangled}");
+    }
+    let two = judge.statement(b"SELECT 1; SELECT upper(name), ssn, upper(ssn) FROM people");
+    assert_eq!(shown(&judge, Some(&two), &columns), ["***", "******78", "***"]);
+}
+
+#[test]
+fn the_strictest_of_several_rules_holds() {
+    let judge = judge(
+        r#"{"rules": [
+            {"name": "a", "on": {"columns": ["people.ssn"]}, "mask": {"partial": {"keep_last": 2}}},
+            {"name": "b", "on": {"columns": ["*.PEOPLE.SSN"]}, "mask": "hash"},
+            {"name": "c", "on": {"columns": ["nobody.ssn"]}, "mask": null}]}"#,
+    );
+    assert_eq!(shown(&judge, None, &[column(20_000, 4, TEXT)])[0].len(), 32);
+    assert_eq!(judge.unresolved(), ["c: *.nobody.ssn"]);
+}
+
+#[test]
+fn copy_follows_the_column_list_and_its_options() {
+    let judge = ssn();
+    let rows = |sql: &str| match judge.statement(sql.as_bytes()).copies.as_slice() {
+        [CopyPlan::Rows(rows)] => rows.clone(),
+        other => panic!("{sql}: {other:?}"),
+    };
+    let masked = |sql: &str| rows(sql).columns.iter().map(Option::is_some).collect::<Vec<_>>();
+    assert_eq!(masked("COPY people TO STDOUT"), [true, false, true], "a generated column is not copied");
+    assert_eq!(masked("COPY people (name, ssn, nonsense) TO STDOUT"), [false, true, true]);
+    let csv =
+        rows("COPY people TO STDOUT (FORMAT csv, HEADER, DELIMITER ';', NULL 'nil', QUOTE '|', ESCAPE '\\')");
+    assert!(csv.csv && csv.header);
+    assert_eq!((csv.delimiter, csv.quote, csv.escape, csv.null.as_slice()), (b';', b'|', b'\\', &b"nil"[..]));
+    let old = rows("COPY people TO STDOUT WITH DELIMITER '|' NULL AS ''");
+    assert!(!old.csv && !old.header && old.null.is_empty() && old.delimiter == b'|');
+    let text = rows("COPY people TO STDOUT");
+    assert_eq!((text.delimiter, text.null.as_slice()), (b'\t', &b"\\N"[..]));
+    let quoted = rows("COPY people TO STDOUT CSV QUOTE ''''");
+    assert_eq!((quoted.quote, quoted.escape), (b'\'', b'\''));
+    assert!(rows("COPY (SELECT ssn FROM people) TO STDOUT").every.is_some());
+    let both = judge.statement(b"COPY plain TO STDOUT; COPY people TO STDOUT");
+    assert!(matches!(both.copies.as_slice(), [CopyPlan::Pass, CopyPlan::Rows(_)]));
+    assert!(matches!(judge.statement(b"COPY people TO STDOUT (HEADER 'match')").verdict, Verdict::Block(_)));
+}
+
+#[test]
+fn errors_are_withheld_where_they_could_speak() {
+    let judge = ssn();
+    let withheld = |sql: &str| judge.statement(sql.as_bytes()).withhold;
+    assert!(!withheld("SELECT name FROM people"));
+    assert!(!withheld("BEGIN"));
+    assert!(withheld("COMMIT"), "deferred constraints");
+    assert!(withheld("SELECT ssn::int FROM people"));
+    assert!(withheld("UPDATE people SET name = NULL"), "the failing row is printed whole");
+    assert!(withheld("INSERT INTO people (id) VALUES (1)"));
+    assert!(withheld("COPY people FROM STDIN"));
+}
+
+#[test]
+fn a_refusal_says_who_where_and_what_now() {
+    let judge = judge(
+        r#"{"rules": [{"name": "no-drop", "on": {"statements": ["drop"], "tables": ["people"]}, "block": "not here"}]}"#,
+    );
+    let Verdict::Block(block) = judge.statement(b"DROP TABLE public.people").verdict.clone() else {
+        panic!("passes")
+    };
+    assert_eq!(
+        (block.rule.as_str(), block.place.as_str(), block.message.as_str()),
+        ("no-drop", "p.yaml:7", "not here")
+    );
+    assert_eq!(
+        (block.schema.as_deref(), block.table.as_deref(), block.sqlstate),
+        (Some("public"), Some("people"), "42501")
+    );
+    assert!(block.hint.contains("DROP TABLE"));
+    let Verdict::Block(block) = judge.statement(b"SELEC 1").verdict.clone() else { panic!("passes") };
+    assert_eq!((block.rule.as_str(), block.sqlstate), ("not-understood", "42601"));
+    assert!(matches!(judge.function_call(1), Verdict::Block(_)));
+    assert!(matches!(judge.unreadable().verdict, Verdict::Block(_)));
+}
