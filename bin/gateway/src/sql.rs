@@ -1,8 +1,9 @@
-//! `lockgate sql`: a small client for machines without psql. It speaks the same protocol as everybody else and has no way around
-//! the gateway.
+//! `lockgate sql`: a small client for machines without psql. It speaks the same protocol as everybody else
+//! and has no way around the gateway.
 //!
-//! It is not psql: no meta-commands but `\q`, no COPY FROM STDIN, no variables. Invariants: TLS is verified or refused, never
-//! silently dropped; a password is never taken from the command line, where every user of the machine can read it.
+//! It is not psql: no meta-commands but `\q`, no COPY FROM STDIN, no variables. Invariants: TLS is verified
+//! or refused, never silently dropped; a password is never taken from the command line, where every user of
+//! the machine can read it.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::net::IpAddr;
@@ -39,7 +40,8 @@ pub(crate) struct SqlArgs {
     /// The gateway, when only a connection's name is given and no demo runs.
     #[arg(long, value_name = "HOST:PORT")]
     gateway: Option<String>,
-    /// The authority that signed the gateway's certificate (PEM) [default: the running demo's, else the system's].
+    /// The authority that signed the gateway's certificate (PEM) [default: the running demo's, else the
+    /// system's].
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// File with the password or token, readable by you only. Otherwise: PGPASSWORD, or you are asked.
@@ -232,7 +234,8 @@ fn resolve(args: &SqlArgs) -> anyhow::Result<(Target, Zeroizing<String>)> {
     Ok((target, password))
 }
 
-/// `postgres://user@host:port/database?sslmode=…&sslrootcert=…`. Percent signs stay as they are read by the driver.
+/// `postgres://user@host:port/database?sslmode=…&sslrootcert=…`. Percent signs stay as they are read by the
+/// driver.
 fn parse(dsn: &str) -> anyhow::Result<Target> {
     let (base, query) = dsn.split_once('?').unwrap_or((dsn, ""));
     let config: Config = base.parse().context("not a postgres:// address")?;

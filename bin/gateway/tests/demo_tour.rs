@@ -1,5 +1,5 @@
-//! The demo as people start it: the tour must hold every claim it makes, and a demo that waits must be reachable by `lockgate sql`
-//! and end when told to. Both run the built binary in a directory of their own.
+//! The demo as people start it: the tour must hold every claim it makes, and a demo that waits must be
+//! reachable by `lockgate sql` and end when told to. Both run the built binary in a directory of their own.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, and so do its helpers")]
 
 use std::io::{BufRead as _, BufReader, Read as _};

@@ -1,10 +1,12 @@
 //! The made-up shop: its tables, its rows, and the same tables as a catalogue snapshot.
 //!
-//! Nothing here belongs to anybody: the e-mail domains are reserved for documentation (RFC 2606), the telephone numbers for
-//! fiction (555-01xx), and the card numbers start with the networks' published test numbers and pass the Luhn check.
+//! Nothing here belongs to anybody: the e-mail domains are reserved for documentation (RFC 2606), the
+//! telephone numbers for fiction (555-01xx), and the card numbers start with the networks' published test
+//! numbers and pass the Luhn check.
 //!
-//! Invariant: the same seed gives the same rows on every machine, and a table's OID and a column's number depend on their *name*
-//! alone, so that a mask on `payments.card_number` stays on it whatever is dropped, renamed or made again.
+//! Invariant: the same seed gives the same rows on every machine, and a table's OID and a column's number
+//! depend on their *name* alone, so that a mask on `payments.card_number` stays on it whatever is dropped,
+//! renamed or made again.
 
 use policy::Catalog;
 use policy::catalog::{Table, TableColumn};
@@ -187,7 +189,8 @@ pub(crate) fn catalog() -> Catalog {
     }
 }
 
-/// One of 4,000 card numbers: a published test number's first twelve digits, three that vary, and the check digit.
+/// One of 4,000 card numbers: a published test number's first twelve digits, three that vary, and the check
+/// digit.
 fn card(customer: i64) -> String {
     const TEST: [&str; 4] = ["424242424242", "411111111111", "555555555555", "400000000000"];
     let n = customer.unsigned_abs();

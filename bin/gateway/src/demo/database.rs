@@ -1,12 +1,14 @@
 //! The demo database: SQLite in memory behind the real PostgreSQL protocol, on a loopback port.
 //!
-//! It is there so that the gateway has something to stand in front of on a machine that has nothing: the gateway speaks to it as to
-//! any PostgreSQL, over TCP, with a SCRAM password that only the two of them know. It is not a PostgreSQL, and its errors say so.
+//! It is there so that the gateway has something to stand in front of on a machine that has nothing: the
+//! gateway speaks to it as to any PostgreSQL, over TCP, with a SCRAM password that only the two of them know.
+//! It is not a PostgreSQL, and its errors say so.
 //!
-//! One database lives in memory under a name of its own (SQLite's `memdb` file system), and every session has its own connection to
-//! it: SQLite's ordinary locks keep transactions apart, where one connection behind a mutex would let one client's transaction swallow
-//! another's statements, and a shared cache would lock by table and fail at once. A session is a thread: SQLite calls block, and
-//! nobody but their own session should wait for them.
+//! One database lives in memory under a name of its own (SQLite's `memdb` file system), and every session has
+//! its own connection to it: SQLite's ordinary locks keep transactions apart, where one connection behind a
+//! mutex would let one client's transaction swallow another's statements, and a shared cache would lock by
+//! table and fail at once. A session is a thread: SQLite calls block, and nobody but their own session should
+//! wait for them.
 //!
 //! Invariant: bound to loopback only; nothing is written to disk; dropping [`Database`] ends every session.
 
@@ -119,7 +121,8 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // Sessions notice between two messages; a running statement is interrupted. Nobody listening means nobody is left.
+        // Sessions notice between two messages; a running statement is interrupted. Nobody listening means
+        // nobody is left.
         self.stop.send_replace(true);
         self.shared.interrupt_all();
     }
@@ -199,7 +202,8 @@ thread_local! {
     static MINE: RefCell<Option<Arc<Running>>> = const { RefCell::new(None) };
 }
 
-/// Called by SQLite while another session writes: true to look again. Gives up after five seconds, or when cancelled.
+/// Called by SQLite while another session writes: true to look again. Gives up after five seconds, or when
+/// cancelled.
 fn wait_for_others(times: i32) -> bool {
     const STEP: Duration = Duration::from_millis(5);
     if times >= 1_000 {

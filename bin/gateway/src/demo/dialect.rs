@@ -1,10 +1,11 @@
 //! From the SQL people write for PostgreSQL to the SQL that SQLite runs.
 //!
-//! It works on tokens, not on a grammar: what it does not recognise goes to SQLite as it is, and SQLite's own parser has the last
-//! word on syntax. It is no judge of anything: the gateway judged the statement before it came here, and the demo database
-//! would answer anybody who knows its password.
+//! It works on tokens, not on a grammar: what it does not recognise goes to SQLite as it is, and SQLite's own
+//! parser has the last word on syntax. It is no judge of anything: the gateway judged the statement before it
+//! came here, and the demo database would answer anybody who knows its password.
 //!
-//! Invariant: only the statement kinds of [`Item`] reach SQLite; ATTACH, PRAGMA and the like, which could touch files, never do.
+//! Invariant: only the statement kinds of [`Item`] reach SQLite; ATTACH, PRAGMA and the like, which could
+//! touch files, never do.
 
 use super::values::Kind;
 
@@ -38,14 +39,15 @@ pub(crate) struct Sql {
     pub(crate) tag: &'static str,
     /// Whether the tag counts rows.
     pub(crate) counts: bool,
-    /// UNION and its kin: SQLite names the first arm's columns as the origin, which would be a lie about the others.
+    /// UNION and its kin: SQLite names the first arm's columns as the origin, which would be a lie about the
+    /// others.
     pub(crate) compound: bool,
     /// It reads the catalogue we made up for SQLite's.
     pub(crate) catalogue: bool,
     /// It changes the schema.
     pub(crate) ddl: bool,
-    /// What the expressions of the select list look like, as far as their words tell; from the last column backwards where a `*`
-    /// stands in between.
+    /// What the expressions of the select list look like, as far as their words tell; from the last column
+    /// backwards where a `*` stands in between.
     pub(crate) outputs: Vec<Option<Output>>,
     /// What parameter n (from 1) is compared with, cast to, or written into.
     pub(crate) parameters: Vec<Option<Hint>>,
@@ -1238,8 +1240,8 @@ fn number(text: &str) -> usize {
     at
 }
 
-/// PostgreSQL's rule: as long as it can, but `--` and `/*` end it, and a trailing `+` or `-` belongs to what follows unless
-/// the operator holds one of `~ ! @ # % ^ & |`.
+/// PostgreSQL's rule: as long as it can, but `--` and `/*` end it, and a trailing `+` or `-` belongs to what
+/// follows unless the operator holds one of `~ ! @ # % ^ & |`.
 fn operator(text: &str) -> usize {
     let mut len = text.bytes().take_while(|b| b"+-*/<>=~!@#%^&|".contains(b)).count();
     for mark in ["--", "/*"] {

@@ -1,8 +1,9 @@
-//! Enough of PostgreSQL's catalogue for psql's `\d` and for drivers that look around: temporary tables named like the system
-//! catalogues and filled from SQLite's own schema, and the functions such queries call.
+//! Enough of PostgreSQL's catalogue for psql's `\d` and for drivers that look around: temporary tables named
+//! like the system catalogues and filled from SQLite's own schema, and the functions such queries call.
 //!
-//! It is not PostgreSQL's catalogue: what the demo never has (policies, publications, extensions, …) is answered with no rows, and
-//! a query that SQLite cannot run is refused with an error that says so. Columns as in PostgreSQL 15, "System Catalogs".
+//! It is not PostgreSQL's catalogue: what the demo never has (policies, publications, extensions, …) is
+//! answered with no rows, and a query that SQLite cannot run is refused with an error that says so. Columns
+//! as in PostgreSQL 15, "System Catalogs".
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -38,7 +39,8 @@ pub(crate) fn table_oid(db: &Connection, name: &str) -> rusqlite::Result<u32> {
     Ok(OID_VISITOR.saturating_add(u32::try_from(row).unwrap_or(u32::MAX / 2)))
 }
 
-/// The number of a column. In our own tables it depends on the name alone; a column that was added later is far behind.
+/// The number of a column. In our own tables it depends on the name alone; a column that was added later is
+/// far behind.
 pub(crate) fn attribute(db: &Connection, table: &str, column: &str) -> rusqlite::Result<i16> {
     if let Some(table) = made(table) {
         let at = table.columns.iter().position(|c| c.name.eq_ignore_ascii_case(column));

@@ -1,13 +1,15 @@
 //! `lockgate demo`: everything in one process and one command, for somebody who has just heard of it.
 //!
-//! A made-up shop in a database of our own, a gateway in front of it that is configured by ordinary files and started by the same code as
-//! `lockgate run`, and a screen that says what to try. `--tour` tries it itself and fails when anything is not as it says.
+//! A made-up shop in a database of our own, a gateway in front of it that is configured by ordinary files and
+//! started by the same code as
+//! `lockgate run`, and a screen that says what to try. `--tour` tries it itself and fails when anything is
+//! not as it says.
 //!
-//! Invariants: loopback unless asked otherwise; no root, no network, nothing installed; the gateway's password for the database
-//! exists for one run; a port that is taken is no failure.
+//! Invariants: loopback unless asked otherwise; no root, no network, nothing installed; the gateway's
+//! password for the database exists for one run; a port that is taken is no failure.
 //!
-//! Reading order: [`database`] (listens), [`session`] (the protocol), [`dialect`] (the SQL), [`values`] (types), [`introspect`] (the
-//! catalogue), [`data`] (the shop), [`tour`].
+//! Reading order: [`database`] (listens), [`session`] (the protocol), [`dialect`] (the SQL), [`values`]
+//! (types), [`introspect`] (the catalogue), [`data`] (the shop), [`tour`].
 
 mod data;
 mod database;
@@ -23,7 +25,9 @@ use std::fs::{File, TryLockError};
 use std::io::{IsTerminal as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::num::NonZeroU32;
+use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -80,12 +84,13 @@ pub(crate) fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let home = Home::open(args.dir.as_deref())?;
     let database = Database::start().context("start the demo database")?;
     let mut port = args.port;
-    let (gateway, facts) = loop {
-        let address = free(args.bind, port)?;
+    let (gateway, facts, _port) = loop {
+        let held = free(args.bind, port)?;
+        let address = held.address;
         let facts = home.write(&database, address)?;
         let settings = settings::load(&facts.config, &Options::process(), None).map_err(Failure::from)?;
         match assemble::start(settings) {
-            Ok(gateway) => break (gateway, facts),
+            Ok(gateway) => break (gateway, facts, held),
             // Somebody was faster: on to the next one.
             Err(_)
                 if TcpListener::bind(address).is_err()
@@ -128,7 +133,8 @@ fn log() {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).compact().try_init();
 }
 
-/// What somebody needs to know of a running demo: printed by `--json`, kept in `demo.json`, read by `lockgate sql`.
+/// What somebody needs to know of a running demo: printed by `--json`, kept in `demo.json`, read by `lockgate
+/// sql`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Facts {
     pub(crate) host: String,
@@ -334,12 +340,28 @@ impl Home {
     }
 }
 
+/// A port that nobody listens on, and that no other demo takes while we hold this.
+#[derive(Debug)]
+struct Port {
+    address: SocketAddr,
+    /// The gateway's sockets share their port (SO_REUSEPORT), so two demos that start at once would share it
+    /// with each other, and each get half of the other's clients. A name in the abstract namespace is held by
+    /// one process and goes with it.
+    _ours: UnixListener,
+}
+
 /// The first port from `port` on that nobody holds.
-fn free(ip: IpAddr, port: u16) -> anyhow::Result<SocketAddr> {
+fn free(ip: IpAddr, port: u16) -> anyhow::Result<Port> {
     let last = port.saturating_add(PORTS);
     for port in port..=last {
+        let name = UnixAddress::from_abstract_name(format!("lockgate-demo-port-{port}"))?;
+        let ours = match UnixListener::bind_addr(&name) {
+            Ok(ours) => ours,
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => continue,
+            Err(error) => return Err(error).context("keep other demos off a port"),
+        };
         match TcpListener::bind((ip, port)) {
-            Ok(_) => return Ok(SocketAddr::new(ip, port)),
+            Ok(_) => return Ok(Port { address: SocketAddr::new(ip, port), _ours: ours }),
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
             Err(error) => return Err(error).with_context(|| format!("listen on {ip}:{port}")),
         }
@@ -504,7 +526,8 @@ mod files {
         let home = Home::open(Some(dir.path())).unwrap();
         assert!(Home::open(Some(dir.path())).is_err(), "one demo a directory");
         let database = Database::start().unwrap();
-        let facts = home.write(&database, free("127.0.0.1".parse().unwrap(), 17_432).unwrap()).unwrap();
+        let facts =
+            home.write(&database, free("127.0.0.1".parse().unwrap(), 17_432).unwrap().address).unwrap();
         let settings = settings::load(&facts.config, &Options::process(), None)
             .unwrap_or_else(|wrong| panic!("{}", wrong.iter().map(ToString::to_string).collect::<String>()));
         assert_eq!(settings.fixed["shop"].tables.len(), data::TABLES.len());
@@ -550,8 +573,14 @@ mod files {
         let ip = "127.0.0.1".parse().unwrap();
         let first = TcpListener::bind((ip, 0)).unwrap();
         let taken = first.local_addr().unwrap().port();
-        let found = free(ip, taken).unwrap().port();
-        assert!(found > taken && found <= taken + PORTS, "{taken} is taken, {found} was found");
+        let found = free(ip, taken).unwrap();
+        let port = found.address.port();
+        assert!(port > taken && port <= taken.saturating_add(PORTS), "{taken} is taken, {port} was found");
+        // Another demo, which has not bound anything yet, keeps off it too.
+        let other = free(ip, port).unwrap().address.port();
+        assert!(other > port, "{port} is ours, {other} was found");
+        drop(found);
+        assert_eq!(free(ip, port).unwrap().address.port(), port);
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! One client of the demo database: the PostgreSQL protocol's rules on one side, a SQLite connection on the other.
+//! One client of the demo database: the PostgreSQL protocol's rules on one side, a SQLite connection on the
+//! other.
 //!
-//! Messages are read and written by pgwire; what they mean is decided here, because the order of replies, what an error skips, and
-//! when a transaction ends are exactly what the gateway in front relies on (PostgreSQL docs, "Message Flow").
+//! Messages are read and written by pgwire; what they mean is decided here, because the order of replies,
+//! what an error skips, and when a transaction ends are exactly what the gateway in front relies on
+//! (PostgreSQL docs, "Message Flow").
 //!
-//! Invariant: after an error of the extended protocol nothing is answered until Sync; every Query and every Sync is answered with one
-//! ReadyForQuery that tells the state SQLite is really in.
+//! Invariant: after an error of the extended protocol nothing is answered until Sync; every Query and every
+//! Sync is answered with one ReadyForQuery that tells the state SQLite is really in.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -718,7 +720,8 @@ impl Session {
 
     fn after(&mut self, sql: &Sql) {
         if sql.ddl {
-            // Plans and types of what was prepared may be wrong now; SQLite prepares anew, and the catalogue looks at its version.
+            // Plans and types of what was prepared may be wrong now; SQLite prepares anew, and the catalogue
+            // looks at its version.
             self.portals.clear();
         }
     }
@@ -745,7 +748,8 @@ impl Session {
         if !self.db.is_autocommit()
             && let Err(error) = self.db.execute_batch(how)
         {
-            // A commit that found others reading stays open in SQLite; in PostgreSQL a failed commit is a rollback.
+            // A commit that found others reading stays open in SQLite; in PostgreSQL a failed commit is a
+            // rollback.
             if !self.db.is_autocommit() {
                 self.sqlite("rollback")?;
             }
@@ -805,7 +809,8 @@ impl Session {
 /// Columns as announced, and where to put rows instead of sending them.
 type Announced<'a> = Option<(&'a [Column], Option<&'a mut VecDeque<DataRow>>)>;
 
-/// Runs a statement and sends its rows and its tag; with a place to keep them, sends nothing and gives the tag back.
+/// Runs a statement and sends its rows and its tag; with a place to keep them, sends nothing and gives the
+/// tag back.
 #[expect(
     clippy::too_many_arguments,
     reason = "the parts of one session, borrowed apart so that rows can stream while SQLite steps"

@@ -1,5 +1,5 @@
-//! The demo database, asked by a driver that checks what it is told (tokio-postgres), and by raw bytes where a driver would hide
-//! what matters: the order of replies and the state at ReadyForQuery.
+//! The demo database, asked by a driver that checks what it is told (tokio-postgres), and by raw bytes where
+//! a driver would hide what matters: the order of replies and the state at ReadyForQuery.
 
 use std::time::Duration;
 
@@ -316,7 +316,8 @@ async fn a_pipeline_is_one_transaction() {
     let db = Database::start().unwrap();
     let client = connect(&db).await;
     let before: i64 = client.query_one("select count(*) from payments", &[]).await.unwrap().get(0);
-    // tokio-postgres sends one Sync per call, so the messages are written out here, after a login by the driver's own codec.
+    // tokio-postgres sends one Sync per call, so the messages are written out here, after a login by the
+    // driver's own codec.
     let mut raw = Raw::login(&db).await;
     let mut bytes = Vec::new();
     for sql in ["delete from payments", "select nope", "delete from orders"] {

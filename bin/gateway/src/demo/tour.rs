@@ -1,7 +1,9 @@
-//! The tour: plays ana, bo and an agent through the gateway, shows what was sent and what came back, and then reads the record.
+//! The tour: plays ana, bo and an agent through the gateway, shows what was sent and what came back, and then
+//! reads the record.
 //!
-//! It is the smoke test as well: every step checks what it claims, against what bo sees unmasked, and the tour fails when one claim
-//! does not hold. It has no way around the gateway and reads the record by the command that people use.
+//! It is the smoke test as well: every step checks what it claims, against what bo sees unmasked, and the
+//! tour fails when one claim does not hold. It has no way around the gateway and reads the record by the
+//! command that people use.
 
 use std::collections::HashSet;
 use std::process::ExitCode;
@@ -18,7 +20,8 @@ const APPLICATION: &str = "lockgate tour";
 /// Plays every step.
 ///
 /// # Errors
-/// When the tour itself cannot go on; a claim that does not hold is counted, shown, and makes the exit code 1.
+/// When the tour itself cannot go on; a claim that does not hold is counted, shown, and makes the exit code
+/// 1.
 pub(super) async fn play(facts: &Facts) -> anyhow::Result<ExitCode> {
     let mut tour = Tour { facts, steps: 0, held: 0, broken: Vec::new() };
     tour.run().await?;

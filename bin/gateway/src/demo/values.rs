@@ -1,8 +1,9 @@
-//! PostgreSQL types and SQLite values: what a declared type is called on the wire, and how a cell and a parameter travel in text
-//! and binary.
+//! PostgreSQL types and SQLite values: what a declared type is called on the wire, and how a cell and a
+//! parameter travel in text and binary.
 //!
-//! Invariant: what [`Kind::encode`] writes for a format is valid for the type that was announced; a value that does not fit is an
-//! error, never a broken frame. Formats follow PostgreSQL's `*_send` / `*_recv` functions (src/backend/utils/adt).
+//! Invariant: what [`Kind::encode`] writes for a format is valid for the type that was announced; a value
+//! that does not fit is an error, never a broken frame. Formats follow PostgreSQL's `*_send` / `*_recv`
+//! functions (src/backend/utils/adt).
 
 use bytes::{BufMut, BytesMut};
 use rusqlite::types::{Value, ValueRef};
