@@ -117,8 +117,8 @@ enum CatalogueCommand {
 /// Where the record is: a state directory, or the configuration that names it.
 #[derive(Debug, Args)]
 pub(crate) struct Place {
-    /// The gateway's state directory.
-    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    /// The gateway's state directory; wins over a configuration.
+    #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
     /// The gateway's configuration file.
     #[arg(short, long, value_name = "FILE", env = "LOCKGATE_CONFIG")]

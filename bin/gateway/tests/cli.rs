@@ -399,6 +399,9 @@ fn a_gateway_starts_reloads_refuses_and_stops() {
     }
     assert_eq!(output(dir.path(), &["record", "verify", "--state", "state"]).0, 0);
     assert_eq!(output(dir.path(), &["sessions", "--state", "state", "-o", "json"]).1.trim(), "[]");
+    // A configuration in the environment does not get in the way of a state directory on the command line.
+    let mut both = lockgate(dir.path(), &["sessions", "--state", "state"]);
+    assert_eq!(told(both.env("LOCKGATE_CONFIG", "nothing.yaml").output().expect("start lockgate")).0, 0);
     assert!(!log.contains(SECRET) && !record.contains(SECRET), "a secret is shown");
 
     // One byte of the record changed: found, with its own exit code.
