@@ -64,7 +64,8 @@ impl Fold {
     fn mix(&mut self, a: u64, b: u64) {
         let product = u128::from(a ^ self.state ^ self.left) * u128::from(b ^ self.right);
         let [low, high] = [product as u64, (product >> 64) as u64];
-        self.state = (low ^ high).rotate_left(23).wrapping_add(self.left);
+        // The second half keeps what a factor of zero would swallow.
+        self.state = (low ^ high).wrapping_add((self.state ^ b).rotate_left(23)) ^ self.left.rotate_left(7);
     }
 }
 
@@ -85,7 +86,7 @@ impl Hasher for Fold {
     }
 
     fn write_usize(&mut self, n: usize) {
-        self.mix(n as u64, self.right);
+        self.state = self.state.wrapping_add((n as u64).wrapping_mul(self.left));
     }
 
     fn finish(&self) -> u64 {

@@ -18,7 +18,7 @@ use crate::sql::facts::{self, Act, Copy, Facts, Name};
 use crate::sql::known::{self, listed};
 use crate::sql::lineage::{self, Index, Prover, Question, Taints};
 use crate::sql::{self, Refusal};
-use crate::verdict::{Block, Verdict};
+use crate::verdict::{Block, Pass, Verdict};
 
 /// Judges statements and result shapes for one scope against one catalogue snapshot.
 #[derive(Debug, Clone)]
@@ -50,7 +50,7 @@ pub struct Decision {
 }
 
 impl Decision {
-    fn pass() -> Decision {
+    fn allowed() -> Decision {
         Decision {
             verdict: Verdict::Pass,
             observed: Vec::new(),
@@ -63,13 +63,18 @@ impl Decision {
         }
     }
 
+    /// Evidence that the statement may be sent; none when it is refused.
+    pub fn evidence(&self) -> Option<Pass> {
+        (self.verdict == Verdict::Pass).then(Pass::judged)
+    }
+
     fn blocked(block: Block) -> Decision {
         Decision {
             verdict: Verdict::Block(block),
             clean: false,
             withhold: true,
             literals_matter: true,
-            ..Decision::pass()
+            ..Decision::allowed()
         }
     }
 }
@@ -262,7 +267,7 @@ impl Judge {
     /// [`Judge::unreadable`].
     pub fn statement(&self, sql: &[u8]) -> Arc<Decision> {
         if self.scope.is_empty() {
-            return Arc::new(Decision::pass());
+            return Arc::new(Decision::allowed());
         }
         // The library's typed accessors panic on a tree they did not expect; such a text is one nobody understands.
         let decision = catch_unwind(AssertUnwindSafe(|| self.decide(sql)))
@@ -274,7 +279,7 @@ impl Judge {
     /// that is not UTF-8).
     pub fn unreadable(&self) -> Arc<Decision> {
         if self.scope.is_empty() {
-            return Arc::new(Decision::pass());
+            return Arc::new(Decision::allowed());
         }
         Arc::new(
             self.refuse(&Refusal::Unclear("this session reads strings in a way the gateway does not follow")),
@@ -284,7 +289,7 @@ impl Judge {
     fn refuse(&self, refusal: &Refusal) -> Decision {
         if !self.scope.enforces {
             let observed = vec![NOT_UNDERSTOOD.to_owned()];
-            return Decision { observed, literals_matter: true, ..Decision::pass() };
+            return Decision { observed, literals_matter: true, ..Decision::allowed() };
         }
         Decision::blocked(match refusal {
             Refusal::Syntax(message) => Block {
@@ -305,7 +310,7 @@ impl Judge {
             Ok(tree) => tree,
             Err(refusal) => return self.refuse(&refusal),
         };
-        let mut decision = Decision::pass();
+        let mut decision = Decision::allowed();
         let mut first_block = None;
         let mut count = 0usize;
         for statement in tree.stmts() {

@@ -16,6 +16,7 @@ use crate::judge::{Bound, Judge};
 use crate::mask::{HashKey, Mask};
 use crate::sql::facts::{CLASSES, OBJECTS};
 use crate::subject::Subject;
+use crate::verdict::Pass;
 
 /// One policy file as written.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -547,6 +548,11 @@ impl Scope {
     /// No rule touches: bytes are forwarded untouched, no catalogue is needed.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
+    }
+
+    /// Evidence for bytes no rule touches; none when one does.
+    pub fn evidence(&self) -> Option<Pass> {
+        self.is_empty().then(Pass::judged)
     }
 
     /// A mask rule is in force (enforced, not only observed).

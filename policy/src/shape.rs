@@ -4,7 +4,7 @@
 //! text" for everything else. Invariant: two texts of one shape differ in the values of literals only, so they parse to the same
 //! tree up to those values. Marks are control bytes; a text that holds one is never given a shape.
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
 /// Stands for a number.
 const NUMBER: u8 = 1;
@@ -14,6 +14,8 @@ const STRING: u8 = 2;
 /// Appends the shape of `sql` to `out`. False: there is none, and what was appended is worthless.
 pub(crate) fn shape(sql: &[u8], out: &mut Vec<u8>) -> bool {
     let mut rest = sql;
+    // What was read since the last literal; copied in one piece.
+    let mut run = sql;
     // Whether the last thing seen could be the left part of a longer token with a digit, a dot or a quote.
     let mut after_word = false;
     while let Some((&byte, tail)) = rest.split_first() {
@@ -23,12 +25,11 @@ pub(crate) fn shape(sql: &[u8], out: &mut Vec<u8>) -> bool {
                     .iter()
                     .position(|b| !matches!(kind(*b), Kind::Word | Kind::Digit))
                     .unwrap_or(tail.len());
-                let (word, more) = rest.split_at(end + 1);
+                let more = tail.get(end..).unwrap_or_default();
                 // E'…', B'…', X'…', N'…', U&'…', and names with a $ inside.
                 if matches!(more.first(), Some(b'\'' | b'$' | b'&')) {
                     return false;
                 }
-                out.extend_from_slice(word);
                 rest = more;
                 after_word = true;
                 continue;
@@ -38,13 +39,14 @@ pub(crate) fn shape(sql: &[u8], out: &mut Vec<u8>) -> bool {
                     return false;
                 }
                 let Some(more) = number(rest) else { return false };
+                out.extend_from_slice(run.get(..run.len() - rest.len()).unwrap_or_default());
                 out.push(NUMBER);
+                run = more;
                 rest = more;
                 after_word = true;
                 continue;
             }
             Kind::Plain => {
-                out.push(byte);
                 rest = tail;
             }
             Kind::Quote => {
@@ -52,23 +54,26 @@ pub(crate) fn shape(sql: &[u8], out: &mut Vec<u8>) -> bool {
                     return false;
                 }
                 let Some(more) = string(tail) else { return false };
+                out.extend_from_slice(run.get(..run.len() - rest.len()).unwrap_or_default());
                 out.push(STRING);
+                run = more;
                 rest = more;
                 after_word = true;
                 continue;
             }
             Kind::Name => {
                 let Some(end) = memchr(b'"', tail) else { return false };
-                let (name, more) = rest.split_at(end + 2);
-                out.extend_from_slice(name);
-                rest = more;
+                // The marks must mean one thing, also to whoever reads a key.
+                if memchr2(NUMBER, STRING, tail.get(..end).unwrap_or_default()).is_some() {
+                    return false;
+                }
+                rest = tail.get(end + 1..).unwrap_or_default();
             }
             Kind::Twin => {
                 // Comments begin with a twin; so do some operators, whose exact text is no loss.
                 if matches!(tail.first(), Some(b'-' | b'*')) {
                     return false;
                 }
-                out.push(byte);
                 rest = tail;
             }
             Kind::Dot => {
@@ -76,7 +81,6 @@ pub(crate) fn shape(sql: &[u8], out: &mut Vec<u8>) -> bool {
                 if matches!(tail.first(), Some(b'0'..=b'9')) {
                     return false;
                 }
-                out.push(byte);
                 rest = tail;
             }
             Kind::Dollar => {
@@ -87,14 +91,13 @@ pub(crate) fn shape(sql: &[u8], out: &mut Vec<u8>) -> bool {
                 {
                     return false;
                 }
-                let (parameter, more) = rest.split_at(end + 1);
-                out.extend_from_slice(parameter);
-                rest = more;
+                rest = tail.get(end..).unwrap_or_default();
             }
             Kind::Hard => return false,
         }
         after_word = false;
     }
+    out.extend_from_slice(run);
     true
 }
 
@@ -225,6 +228,7 @@ mod tests {
             "select 'a'1",
             "select 1'a'",
             "select \u{1}",
+            "select \"\u{1}\"",
         ] {
             assert_eq!(of(sql), None, "{sql}");
         }
