@@ -1,6 +1,7 @@
 //! What forwarding costs: CPU time of one worker per round trip, on io_uring and on epoll, taken in turns.
 //!
-//! `cargo run --release -p engine --example measure [ROUNDS]`. One thread plays all clients and all targets: it sends on every
+//! `cargo run --release -p engine --example measure [ROUNDS]`, or `… measure serve ADDRESS [epoll] [plain]` to stand in front of
+//! something real. One thread plays all clients and all targets: it sends on every
 //! connection, answers on every connection, reads on every connection, so the worker always finds as many ready sockets as there
 //! are connections. Worker and peers are on different CPUs. Quote minima, and quote them side by side only.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a measuring tool: any failure ends it")]
@@ -16,6 +17,12 @@ use flow::{Acceptor, Answer, Ask, Desk, Event, Fault, Flow, Peer, Phase, Reply, 
 use policy::Pass;
 
 fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [serve, target, how @ ..] = words.as_slice()
+        && serve == "serve"
+    {
+        return serve_until_end(target.parse().unwrap(), how);
+    }
     let rounds: u32 = std::env::args().nth(1).map_or(5, |n| n.parse().unwrap());
     println!("{:>10} {:>6} {:>10} {:>12} {:>12}", "driver", "conns", "us/trip", "user us", "system us");
     for conns in [1, 16, 64] {
@@ -43,6 +50,16 @@ fn main() {
     for (io, count) in [(Io::Uring, 2000), (Io::Epoll, 2000)] {
         println!("{io:?}: {} bytes of memory per idle connection ({count} open)", idle(io, count));
     }
+}
+
+/// Forwards to `target` until standard input ends; then says what it cost.
+fn serve_until_end(target: SocketAddr, how: &[String]) {
+    let io = if how.iter().any(|w| w == "epoll") { Io::Epoll } else { Io::Uring };
+    let engine = start(io, !how.iter().any(|w| w == "plain"), target);
+    println!("{}", engine.addresses()[0].port());
+    let mut ignored = Vec::new();
+    std::io::stdin().read_to_end(&mut ignored).unwrap();
+    println!("{how:?}: {} ms of CPU, {:?}", worker_cpu().0 / 1_000_000, engine.stats());
 }
 
 fn start(io: Io, gather: bool, target: SocketAddr) -> Engine {

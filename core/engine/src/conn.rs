@@ -63,7 +63,8 @@ pub(crate) enum Life {
 pub(crate) struct Conn {
     worker: Rc<Worker>,
     pub(crate) number: u64,
-    session: RefCell<Box<dyn Session>>,
+    /// Taken out only to be dropped.
+    session: RefCell<Option<Box<dyn Session>>>,
     client: Leg,
     server: Leg,
     life: Cell<Life>,
@@ -184,7 +185,7 @@ impl Conn {
         let conn = Rc::new(Conn {
             worker: worker.clone(),
             number: worker.next_number(),
-            session: RefCell::new(session),
+            session: RefCell::new(Some(session)),
             client: Leg::default(),
             server: Leg::default(),
             life: Cell::new(Life::Live),
@@ -373,9 +374,10 @@ impl Conn {
         let mut on = Out::with_buffer(pool.take_out());
         let is_received = matches!(event, Event::Received);
         let bytes = input.untaken();
-        let (outcome, taken) = match self.session.try_borrow_mut() {
-            Err(_) => (Err(Fault::Bug("an event inside an event")), 0),
-            Ok(mut session) => {
+        let mut session = self.session.try_borrow_mut();
+        let (outcome, taken) = match session.as_mut().map(|session| session.as_mut()) {
+            Err(_) | Ok(None) => (Err(Fault::Bug("an event inside an event")), 0),
+            Ok(Some(session)) => {
                 let mut flow = Flow::new(side, bytes, &mut back, &mut on, self.worker.now());
                 let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
                     let outcome = session.on(event, &mut flow);
@@ -826,6 +828,10 @@ impl Conn {
 
 impl Drop for Conn {
     fn drop(&mut self) {
+        let session = self.session.take();
+        if std::panic::catch_unwind(AssertUnwindSafe(|| drop(session))).is_err() {
+            add(&self.worker.stats.panics, 1);
+        }
         self.worker.delist(self.number, self.alone);
     }
 }

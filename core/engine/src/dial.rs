@@ -53,10 +53,14 @@ async fn connect(worker: &Worker, target: &Target) -> Result<Socket, DialError> 
         Err(_) => resolve(worker, host).await?,
     };
     let mut last = DialError::Resolve(host.clone());
+    // An address that does not answer must leave time for the others.
+    let share_ms = target.dial_ms / u64::try_from(addresses.len()).unwrap_or(1).max(1);
     for address in addresses {
-        match connect_tcp(SocketAddr::new(address, port)).await {
-            Ok(socket) => return Ok(socket),
-            Err(error) => last = refused(target)(error),
+        let attempt = connect_tcp(SocketAddr::new(address, port));
+        match io::within(Duration::from_millis(share_ms), attempt).await {
+            Some(Ok(socket)) => return Ok(socket),
+            Some(Err(error)) => last = refused(target)(error),
+            None => last = DialError::TimedOut(share_ms),
         }
     }
     // The name may have moved: ask again next time.
