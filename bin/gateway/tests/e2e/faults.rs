@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::behaviour::RULES;
@@ -245,6 +245,13 @@ fn a_target_that_dies_in_a_row_is_an_error_not_a_result() {
 #[test]
 fn five_thousand_idle_connections_cost_little() {
     const CLIENTS: usize = 5_000;
+    // Both ends of ours and both of the gateway's are in two processes: two descriptors a client, each.
+    let limit = servers::raise_file_limit();
+    assert!(
+        limit > 2 * CLIENTS + 500,
+        "this test needs {} open files, the hard limit is {limit}",
+        2 * CLIENTS + 500
+    );
     for io in BOTH {
         let held = Arc::new(Mutex::new(Vec::new()));
         let keep = held.clone();
@@ -354,11 +361,13 @@ fn nothing_reaches_the_database_that_is_not_in_the_record() {
         let mut gateway = Gateway::start(Settings::new(io, server));
         for round in 0..rounds {
             let port = gateway.port;
+            let everybody_is_in = Arc::new(Barrier::new(17));
             let threads: Vec<_> = (0..16)
                 .map(|n| {
-                    let database = database.clone();
+                    let (database, everybody_is_in) = (database.clone(), everybody_is_in.clone());
                     std::thread::spawn(move || {
                         let mut client = Client::login(port, "raw", &database);
+                        everybody_is_in.wait();
                         for i in 0.. {
                             let sql = query(&format!("insert into nonces values ('nonce-{round}-{n}-{i}-')"));
                             // It is about to be killed under us: any failure ends the thread.
@@ -376,10 +385,11 @@ fn nothing_reaches_the_database_that_is_not_in_the_record() {
                     })
                 })
                 .collect();
+            everybody_is_in.wait();
             std::thread::sleep(Duration::from_millis(400 + 37 * round));
             gateway.kill();
             for thread in threads {
-                thread.join().expect("a login failed before the kill");
+                thread.join().expect("no login failed");
             }
             let sessions = format!(
                 "select count(*) from pg_stat_activity where datname = '{database}' and pid <> pg_backend_pid()"

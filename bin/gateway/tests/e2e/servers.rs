@@ -365,6 +365,18 @@ fn id(args: &[&str]) -> u32 {
         .unwrap_or_else(|_| panic!("id {args:?} gave no number"))
 }
 
+/// Raises our own limit of open files (1,024 on a bare Debian) to the hard one, for us and everything we start; says what it is.
+pub(crate) fn raise_file_limit() -> usize {
+    let pid = std::process::id().to_string();
+    let output = Command::new("prlimit")
+        .args(["--pid", &pid, "--nofile", "--raw", "--noheadings", "--output", "HARD"])
+        .output()
+        .expect("start prlimit");
+    let hard = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    succeed(Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={hard}")]));
+    hard.parse().unwrap_or(usize::MAX)
+}
+
 /// A loopback port nobody listens on now.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
