@@ -672,6 +672,8 @@ impl Judge {
         {
             return None;
         }
+        // Found once: a text may hold thousands of statements and names.
+        let any = std::cell::LazyCell::new(|| facts.names.iter().copied().find(|n| named(n)));
         for act in &facts.acts {
             let class = rule.statements.is_empty() || rule.statements.iter().any(|s| is_class(s, act));
             if !class || (rule.missing_where && !act.every_row) {
@@ -685,7 +687,7 @@ impl Judge {
                 Some(target) if !rule.statements.is_empty() || rule.missing_where => {
                     Some(target).filter(named)
                 }
-                _ => facts.names.iter().copied().find(named),
+                _ => *any,
             };
             if act.anything || found.is_some() {
                 return Some((Some(act), found));

@@ -220,3 +220,29 @@ fn nothing_hides_nested_comments_from_the_guard() {
         assert!(start.elapsed() < Duration::from_secs(1), "{:?} for {}", start.elapsed(), &text[..30]);
     }
 }
+
+#[test]
+fn work_grows_with_the_text_and_not_with_its_square() {
+    let n = 30_000;
+    let many = |part: &str, by: &str| vec![part; n].join(by);
+    for text in [
+        format!("update t set a = '1' where {}", many("a = '1'", " and ")),
+        format!("select {} from {}", many("*", ","), many("t", ",")),
+        format!("select {} from {}", many("t.a", ","), many("t", ",")),
+        format!("select {} from {}", many("t.*", ","), many("t", ",")),
+        format!("select {} from t order by {}", many("a as x", ","), many("b", ",")),
+        format!("select {} from t", many("(select a from u)", ",")),
+        format!("insert into t select * from u returning {}", many("*", ",")),
+        format!(
+            "with {} select 1",
+            (0..n).map(|i| format!("c{i} as (select * from t)")).collect::<Vec<_>>().join(",")
+        ),
+        format!("drop table {}", many("t", ",")),
+        many("delete from t where a = '1'", ";"),
+        format!("select {}", many("count(s)", "+")),
+    ] {
+        let start = Instant::now();
+        fuzz_statement(text.as_bytes());
+        assert!(start.elapsed() < Duration::from_secs(8), "{:?} for {}", start.elapsed(), &text[..40]);
+    }
+}

@@ -120,6 +120,9 @@ pub(crate) struct Prover<'c> {
     pub taints: &'c Taints,
 }
 
+/// Names compared for one statement, about 10 ms; beyond, nothing is proved.
+const COMPARISONS_MAX: usize = 4_000_000;
+
 /// Belongs to the whole statement, not to one output column.
 const ALL: usize = usize::MAX;
 
@@ -155,12 +158,16 @@ impl<'c> Prover<'c> {
                 let _ = children(statement, &mut stack);
                 stack.retain(|n| !matches!(n, Node::ResTarget(_)));
                 self.walk(&mut stack, ALL, &mut gathered, question);
-                let mut starred = false;
+                let (mut starred, mut first) = (false, true);
                 for (i, target) in select.target_list().iter().enumerate() {
                     if let Node::ColumnRef(c) = target.val() {
                         starred |= c.fields().iter().any(|f| matches!(f, Node::A_Star(_)));
                         if plain_star(c) {
-                            gathered.stars.push((i, relations_of(select.from_clause().iter())));
+                            // The scope of the first is that of all; only the count has to agree.
+                            let scope =
+                                if first { relations_of(select.from_clause().iter()) } else { Vec::new() };
+                            first = false;
+                            gathered.stars.push((ALL, scope));
                         }
                     }
                     stack.push(target.into());
@@ -180,7 +187,7 @@ impl<'c> Prover<'c> {
                 self.walk(&mut stack, ALL, &mut gathered, question);
             }
         }
-        let chosen = if question == Question::Write { equalities(statement) } else { Vec::new() };
+        let chosen = if question == Question::Write { equalities(statement) } else { HashSet::new() };
         self.judge(&gathered, outputs, &chosen)
     }
 
@@ -243,9 +250,12 @@ impl<'c> Prover<'c> {
                 }
             }
             Node::SelectStmt(s) if !root || !is_plain(s) => {
+                let mut first = true;
                 for target in s.target_list() {
                     if matches!(target.val(), Node::ColumnRef(c) if plain_star(c)) {
-                        out.stars.push((tag, relations_of(s.from_clause().iter())));
+                        let scope = if first { relations_of(s.from_clause().iter()) } else { Vec::new() };
+                        first = false;
+                        out.stars.push((tag, scope));
                     }
                 }
             }
@@ -406,7 +416,7 @@ impl<'c> Prover<'c> {
         &self,
         gathered: &Gathered<'_>,
         outputs: Option<usize>,
-        chosen: &[*const nodes::ColumnRef],
+        chosen: &HashSet<*const nodes::ColumnRef>,
     ) -> Proof {
         let mut proof = Proof {
             effects: gathered.effects,
@@ -428,6 +438,7 @@ impl<'c> Prover<'c> {
         let mut hidden: HashMap<&str, u32> = HashMap::new();
         let mut tainted: Vec<(u32, &Taint)> = Vec::new();
         let mut seen: HashMap<Name<'_>, Vec<(u32, &Taint)>> = HashMap::new();
+        let mut met: HashSet<(&str, Name<'_>)> = HashSet::new();
         for relation in &gathered.relations {
             let n = name(relation);
             let alias = relation.alias();
@@ -466,6 +477,9 @@ impl<'c> Prover<'c> {
             });
             if !found.is_empty() && alias.is_some_and(|a| !a.colnames().is_empty()) {
                 unproved(ALL, "it renames the columns of a masked table", &mut dirty);
+            }
+            if !met.insert((reference, n)) {
+                continue;
             }
             called.entry(reference).or_default().extend(found.iter().copied());
             tables.entry(reference).or_default().extend(self.index.candidates(self.catalog, n));
@@ -509,6 +523,7 @@ impl<'c> Prover<'c> {
                 }
             }
         }
+        let mut budget = COMPARISONS_MAX;
         for (tag, reference) in &gathered.refs {
             if chosen.contains(&std::ptr::from_ref(*reference)) {
                 continue;
@@ -529,6 +544,12 @@ impl<'c> Prover<'c> {
                 (Some(qualifier), Some(Node::String(s))) => {
                     let column = s.sval().unwrap_or_default();
                     let of = tables.get(qualifier);
+                    let cost: usize = of.into_iter().flatten().map(|t| t.columns.len() + 1).sum();
+                    if cost > budget {
+                        unproved(ALL, "it compares too many names", &mut dirty);
+                        break;
+                    }
+                    budget -= cost;
                     let is_column = |t: &&Table| {
                         t.columns.iter().any(|c| c.name == column) || known::SYSTEM_COLUMNS.contains(&column)
                     };
@@ -560,6 +581,8 @@ impl<'c> Prover<'c> {
                 dirty.push(*tag);
             }
         }
+        proof.hits.sort_unstable();
+        proof.hits.dedup();
         let apart = !dirty.contains(&ALL) && (dirty.is_empty() || !gathered.entangled);
         proof.outputs = outputs.filter(|_| apart).map(|n| {
             let mut clean = vec![true; n];
@@ -583,16 +606,12 @@ fn is_plain(select: &nodes::SelectStmt) -> bool {
 
 /// DISTINCT, and ORDER BY or GROUP BY an output column by its number or alias.
 fn entangled(select: &nodes::SelectStmt) -> bool {
+    let names: HashSet<&str> = select.target_list().iter().filter_map(nodes::ResTarget::name).collect();
     let output = |node: Node<'_>| match node {
-        Node::A_Const(_) => true,
-        Node::ColumnRef(c) => {
-            c.fields().len() == 1
-                && c.fields()
-                    .first()
-                    .and_then(Node::as_str)
-                    .is_some_and(|name| select.target_list().iter().any(|t| t.name() == Some(name)))
+        Node::A_Const(_) | Node::GroupingSet(_) => true,
+        Node::ColumnRef(c) if c.fields().len() == 1 => {
+            c.fields().first().and_then(Node::as_str).is_some_and(|name| names.contains(name))
         }
-        Node::GroupingSet(_) => true,
         _ => false,
     };
     !select.distinct_clause().is_empty()
@@ -643,18 +662,18 @@ fn relations_of<'a>(from: impl Iterator<Item = Node<'a>>) -> Vec<&'a nodes::Rang
 }
 
 /// Column references of `… WHERE column = constant AND …` of an UPDATE or DELETE: a lookup, not a computation.
-fn equalities(statement: Node<'_>) -> Vec<*const nodes::ColumnRef> {
+fn equalities(statement: Node<'_>) -> HashSet<*const nodes::ColumnRef> {
     let condition = match statement {
         Node::UpdateStmt(s) => s.where_clause(),
         Node::DeleteStmt(s) => s.where_clause(),
-        _ => return Vec::new(),
+        _ => return HashSet::new(),
     };
     let constant = |node: Node<'_>| match node {
         Node::A_Const(_) | Node::ParamRef(_) => true,
         Node::TypeCast(c) => matches!(c.arg(), Node::A_Const(_) | Node::ParamRef(_)),
         _ => false,
     };
-    let mut found = Vec::new();
+    let mut found = HashSet::new();
     let mut stack = vec![condition];
     while let Some(node) = stack.pop() {
         match node {
@@ -666,7 +685,7 @@ fn equalities(statement: Node<'_>) -> Vec<*const nodes::ColumnRef> {
             {
                 match (e.lexpr(), e.rexpr()) {
                     (Node::ColumnRef(c), other) | (other, Node::ColumnRef(c)) if constant(other) => {
-                        found.push(std::ptr::from_ref(c));
+                        found.insert(std::ptr::from_ref(c));
                     }
                     _ => {}
                 }
