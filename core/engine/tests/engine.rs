@@ -282,7 +282,12 @@ mod tests {
     }
 
     fn a_target_that_refuses_is_told_to_the_session(io: Io) {
-        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        // Bound and not listening: refused, and nobody else can get the port meanwhile (the gate itself did, and dialled itself).
+        let kind = rustix::net::SocketType::STREAM;
+        let fd = rustix::net::socket(rustix::net::AddressFamily::INET, kind, None).unwrap();
+        rustix::net::bind(&fd, &"127.0.0.1:0".parse::<SocketAddr>().unwrap()).unwrap();
+        let unheard = TcpListener::from(fd);
+        let closed = unheard.local_addr().unwrap();
         let gate = Gate::start(io, move |_| dial_and_tell(plain(closed)));
         let said = String::from_utf8(read_to_end(&mut gate.connect())).unwrap();
         assert!(said.contains("refused") && said.contains(&closed.to_string()), "{said}");
