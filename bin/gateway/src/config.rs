@@ -204,6 +204,9 @@ pub(crate) struct ListenerTls {
     /// PEM file: its private key, readable by this user only.
     #[serde(default)]
     pub key: Option<String>,
+    /// On a loopback address only: a certificate that is not there means no TLS instead of a mistake.
+    #[serde(default)]
+    pub optional: bool,
 }
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]

@@ -500,6 +500,14 @@ impl<'a> Check<'a> {
                         }
                         None
                     }
+                    Some((Some(cert), Some(_)))
+                        if listener.tls.as_ref().is_some_and(|t| t.optional)
+                            && bound.ip().is_loopback()
+                            && !dir.join(cert).exists() =>
+                    {
+                        self.warnings.push(format!("{bound} offers no TLS: {cert} is not there (optional: true)"));
+                        None
+                    }
                     Some((Some(cert), Some(key))) => match tls::server(&dir.join(cert), &dir.join(key)) {
                         Ok((tls, note)) => {
                             self.warnings.extend(note.map(|n| format!("{bound}: {n}")));

@@ -214,7 +214,7 @@ impl Ready {
                 Owed::Refused { number, block, own_sync: true, answered: false, since }
             }
             None => {
-                let pass = self.evidence(decision.as_deref());
+                let pass = self.evidence(decision.as_deref())?;
                 self.pass(flow, header, seen.len(), Some(number), pass);
                 Owed::Query { number, decision, disturbs, since }
             }
@@ -264,7 +264,7 @@ impl Ready {
                 let keep = whole && (!name.is_empty() || !self.scope.is_empty());
                 let prepared =
                     Prepared { number, decision, disturbs, text: keep.then(|| text.into()), stamp: self.stamp };
-                let pass = self.evidence(prepared.decision.as_deref());
+                let pass = self.evidence(prepared.decision.as_deref())?;
                 let name = Name::new(name);
                 self.pass(flow, header, seen.len(), Some(number), pass);
                 Owed::Parse { name, prepared }
@@ -419,9 +419,12 @@ impl Ready {
     }
 
     /// Evidence that a statement may go on: its decision said so, or no rule touches this identity.
-    fn evidence(&self, decision: Option<&policy::Decision>) -> Pass {
-        debug_assert!(decision.is_some() || self.scope.is_empty());
-        Pass::housekeeping()
+    fn evidence(&self, decision: Option<&policy::Decision>) -> Result<Pass, Fault> {
+        let pass = match decision {
+            Some(decision) => decision.evidence(),
+            None => self.scope.evidence(),
+        };
+        pass.ok_or(Fault::Bug("a statement on its way without a judgement"))
     }
 
     /// Queues what is owed; when the server ignores the message (it skips to Sync) the record says so at once.

@@ -68,7 +68,7 @@ impl Login {
         let stage = if sasl {
             write(out, b'R', |out| {
                 out.extend_from_slice(&10_u32.to_be_bytes());
-                if tls && peer.tls.is_some() {
+                if endpoint(peer, tls).is_some() {
                     put_string(out, b"SCRAM-SHA-256-PLUS");
                 }
                 put_string(out, b"SCRAM-SHA-256");
@@ -135,7 +135,7 @@ impl Login {
             Stage::SaslFirst => {
                 let mut r = Reader::new(body, Side::Client);
                 let mechanism = r.string("SASL mechanism")?;
-                let endpoint = peer.tls.as_deref().filter(|_| tls).map(|t| t.endpoint.as_slice());
+                let endpoint = endpoint(peer, tls);
                 let plus = match mechanism {
                     b"SCRAM-SHA-256" => false,
                     b"SCRAM-SHA-256-PLUS" if endpoint.is_some() => true,
@@ -171,6 +171,11 @@ impl Login {
             },
         }
     }
+}
+
+/// What a client can bind its proof to: the hash of our certificate. Some certificates have none (Ed25519: RFC 5929 names no hash).
+fn endpoint(peer: &Peer, tls: bool) -> Option<&[u8]> {
+    peer.tls.as_deref().filter(|_| tls).map(|t| t.endpoint.as_slice()).filter(|e| !e.is_empty())
 }
 
 /// AuthenticationOk.

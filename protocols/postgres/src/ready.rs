@@ -333,6 +333,7 @@ impl Ready {
             (Some(block), _) => (Recorded::Block, block.rule.as_str()),
             (None, Some(_)) if !observed.is_empty() => (Recorded::Observe, observed.as_str()),
             (None, Some(d)) if self.scope.masks() && !d.clean => (Recorded::Mask, ""),
+            (None, None) if self.scope.masks() => (Recorded::Mask, ""),
             _ => (Recorded::Allow, ""),
         };
         self.shared.record(self.id, now, What::Statement(statement)).map_err(|_| {
