@@ -1,6 +1,8 @@
 """psycopg 3 (libpq 18): text and binary, pipeline mode, COPY both ways, cursors, notify, cancel, prepared, async.
 
 Prints what it saw; the output must be the same direct and through the gateway. A failed assertion is a failed test.
+JUDGED: for an identity that a mask rule on some other table touches; leaves out what is refused then (code, NOTIFY payloads,
+other sessions' statements) and error texts, which may be withheld.
 """
 
 import asyncio
@@ -17,6 +19,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 TLS = os.environ["PGSSLMODE"] != "disable"
+JUDGED = "JUDGED" in os.environ
 logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # its warnings carry addresses and ports
 
 
@@ -32,7 +35,7 @@ def failure(f):
     try:
         f()
     except psycopg.Error as e:
-        return (type(e).__name__, e.sqlstate, e.diag.message_primary if e.diag else None)
+        return (type(e).__name__, e.sqlstate, e.diag.message_primary if e.diag and not JUDGED else None)
     raise AssertionError("no error")
 
 
@@ -59,7 +62,8 @@ def values(c):
 def prepared(c):
     looked_up = [c.execute("select v from t where id = %s", (i,)).fetchone() for i in range(8)]  # prepared at the fifth
     show("lookups", looked_up)
-    assert c.execute("select count(*) from pg_prepared_statements").fetchone()[0] >= 1
+    if not JUDGED:
+        assert c.execute("select count(*) from pg_prepared_statements").fetchone()[0] >= 1
     show("prepare=True", c.execute("select %s::int + 1", (41,), prepare=True).fetchone())
     c.execute("deallocate all")
     with c.cursor() as cur:
@@ -167,12 +171,12 @@ def cursors(c):
     with c.transaction():
         with c.cursor(name="named", scrollable=True) as cur:
             cur.itersize = 70
-            cur.execute("select g from generate_series(1, 500) g")
+            cur.execute("select id from copied where id between 1 and 500 order by id")
             show("named cursor", sum(r[0] for r in cur))
             cur.scroll(10, mode="absolute")
             show("scrolled", cur.fetchone())
         with c.cursor(name="binary", binary=True) as cur:
-            cur.execute("select g, g::numeric / 3 from generate_series(1, 5) g")
+            cur.execute("select id, n from copied where id between 5001 and 5005 order by id")
             show("binary cursor", cur.fetchmany(2))
     with c.cursor() as cur:
         show("stream", sum(r[0] for r in cur.stream("select g from generate_series(1, 20000) g")))
@@ -230,6 +234,8 @@ def main():
         c.execute("create table t (id serial primary key, v text); create table many (a int, b text); "
                   "create table copied (id int, v text, n numeric); insert into t(v) values ('first')")
         for step in (values, prepared, transactions, pipeline, copying, cursors, notifications, cancelling, big):
+            if JUDGED and step is notifications:
+                continue
             print(f"-- {step.__name__}", flush=True)
             step(c)
         show("search_path", c.execute("show search_path").fetchone())

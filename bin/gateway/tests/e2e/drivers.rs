@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use tokio_postgres::binary_copy::{BinaryCopyInWriter, BinaryCopyOutStream};
 use tokio_postgres::types::Type;
 
-use crate::gateway::{BOTH, Gateway};
+use crate::gateway::{BOTH, Gateway, Io, Settings};
 use crate::servers::{self, UPSTREAM_PASSWORD, connection_env, tls_files};
 
 /// Environment of one run.
@@ -36,6 +36,49 @@ fn matrix(name: &str, run: impl Fn(&Env) -> String) {
                 let label = format!("{name} on PostgreSQL {version}, TLS {tls}, {io:?}");
                 same(&label, &direct, &through);
             }
+        }
+    }
+}
+
+/// An identity that a rule touches, on another table than those it uses: the drivers' ordinary work must not notice.
+#[test]
+fn under_a_rule_ordinary_work_is_unchanged() {
+    let rule = "\x20 - name: elsewhere\n    on: {columns: [public.secrets.value], groups: [support]}\n    mask: redact\n";
+    for (version, io) in [(15, Io::Epoll), (18, Io::Uring)] {
+        let server = servers::postgres(version);
+        let gateway = Gateway::start(Settings::new(io, server).rules(rule));
+        let python = |name: &str| {
+            let mut command = Command::new(servers::python());
+            command.arg(script(name));
+            command
+        };
+        let node = || {
+            let mut command = Command::new("node");
+            command.arg("--no-deprecation").arg(script("with_node.js"));
+            command.env("NODE_PATH", servers::node().join("node_modules"));
+            command
+        };
+        for (name, command) in [
+            ("psycopg", &(|| python("with_psycopg.py")) as &dyn Fn() -> Command),
+            ("asyncpg", &|| python("with_asyncpg.py")),
+            ("node-postgres", &node),
+            ("pgbench", &|| {
+                let mut command = Command::new("sh");
+                command.arg(script("pgbench.sh"));
+                command
+            }),
+        ] {
+            let run = |env: Env| output(command().env("JUDGED", "1"), &env);
+            let database = servers::database(server);
+            let direct =
+                run(connection_env("127.0.0.1", server.port, "gw", UPSTREAM_PASSWORD, &database, true));
+            let database = servers::database(server);
+            let through = run(gateway.env("ana", &database, true));
+            // psql, inside pgbench's script, is told at login which session it is.
+            let through: Vec<_> =
+                through.lines().filter(|l| !l.starts_with("NOTICE:  lockgate: session")).collect();
+            let label = format!("{name} under a rule on PostgreSQL {version}, {io:?}");
+            same(&label, direct.trim_end(), &through.join("\n"));
         }
     }
 }
