@@ -19,8 +19,10 @@ pub const RECORDED_TEXT_BYTES: usize = 512 << 10;
 pub const RECORDED_PARAMETER_BYTES: usize = 64 << 10;
 /// Named prepared statements or portals one session may hold at once; beyond: refused with an error.
 pub const PREPARED_MAX: usize = 16_384;
-/// Replies a client may leave owed by pipelining before we stop reading from it.
-pub const OWED_MAX: usize = 65_536;
+/// Replies a client may leave owed by pipelining before we stop reading from it. PostgreSQL sends what it has once 8 KiB of
+/// replies are there (`PQ_SEND_BUFFER_SIZE`): this many, of five bytes at least, are more, so nobody waits for the other.
+pub const OWED_MAX: usize = 16_384;
+const _: () = assert!(OWED_MAX * 5 > 8192 * 2);
 /// Whole of the login, from accept to ReadyForQuery, in milliseconds; not per byte.
 pub const LOGIN_MS_MAX: u64 = 60_000;
 /// Default time to reach a target, in milliseconds.

@@ -2,7 +2,7 @@
 //!
 //! Every tag of the protocol has an arm; one that is not in the list is a fault, never a forward.
 
-use flow::limits::{FRAME_BYTES_MAX, PREPARED_MAX, RECORDED_PARAMETER_BYTES, STATEMENT_BYTES_MAX};
+use flow::limits::{FRAME_BYTES_MAX, OWED_MAX, PREPARED_MAX, RECORDED_PARAMETER_BYTES, STATEMENT_BYTES_MAX};
 use flow::record::{How, Statement, Verdict as Recorded, What};
 use flow::{Fault, Flow, Side, Step};
 use policy::{Block, Pass, Verdict};
@@ -46,6 +46,10 @@ impl Ready {
         loop {
             if let Some(step) = self.client_body(flow)? {
                 return Ok(step);
+            }
+            // Too many replies owed: the rest waits, unread, until the server has answered some. (One message pushes two at most.)
+            if self.owed.len() + 2 > OWED_MAX {
+                return Ok(Step::READ);
             }
             let input = flow.input();
             let Some(header) = frame::header(input, Side::Client)? else { return Ok(Step::READ) };
