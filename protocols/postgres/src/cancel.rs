@@ -25,8 +25,11 @@ pub(crate) struct Cancel {
 /// Every session that can be cancelled, by the number its client was given.
 #[derive(Default)]
 pub(crate) struct Cancels {
-    sessions: Mutex<HashMap<u32, Vec<(Box<[u8]>, Cancel)>>>,
+    sessions: Mutex<HashMap<u32, Vec<Keyed>>>,
 }
+
+/// A session's cancel key as its client was given it, and what it stands for.
+type Keyed = (Box<[u8]>, Cancel);
 
 impl Cancels {
     pub(crate) fn register(&self, pid: u32, key: &[u8], cancel: Cancel) {
@@ -106,7 +109,9 @@ impl Session for Courier {
                 Step::READ
             }
             Event::Closed(Side::Client) => Step::READ,
-            Event::Dialled(Err(DialError::Connect(_) | DialError::Resolve(_) | DialError::TimedOut(_) | DialError::Tls(_)))
+            Event::Dialled(Err(
+                DialError::Connect(_) | DialError::Resolve(_) | DialError::TimedOut(_) | DialError::Tls(_),
+            ))
             | Event::TlsStarted(Side::Client, _)
             | Event::Answered(_)
             | Event::Closed(Side::Server)

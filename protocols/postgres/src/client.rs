@@ -13,12 +13,14 @@ use crate::name::Name;
 use crate::owed::Owed;
 use crate::prepared::Prepared;
 use crate::ready::{ClientBody, Judged, Ready};
-use crate::refuse::{stand_in_parse, stand_in_query, fatal};
+use crate::refuse::{fatal, stand_in_parse, stand_in_query};
 
 /// A name nobody uses: a stand-in for a refused Bind parses under it and fails.
 const NOBODY: &[u8] = b"lockgate refused";
 /// How much of a message too long to be held is looked at for the names at its beginning.
 const HEAD_BYTES: usize = 64 << 10;
+/// How many owed replies are searched for one message: whatever a client pipelines, its cost stays linear.
+const SEARCHED: usize = 32;
 
 fn fault(what: &'static str) -> Fault {
     Fault::Protocol { side: Side::Client, what }
@@ -122,7 +124,12 @@ impl Ready {
     }
 
     /// `seen` is the body, or the beginning of one too long to be held.
-    fn client_message(&mut self, flow: &mut Flow<'_>, header: Header, seen: &[u8]) -> Result<Option<Step>, Fault> {
+    fn client_message(
+        &mut self,
+        flow: &mut Flow<'_>,
+        header: Header,
+        seen: &[u8],
+    ) -> Result<Option<Step>, Fault> {
         let total = header.total();
         let whole = seen.len() == header.body;
         let small = |tag_ok: bool| if tag_ok && whole { Ok(()) } else { Err(fault("message too long")) };
@@ -243,7 +250,8 @@ impl Ready {
         };
         let length = if whole { text.len() } else { header.body - name.len() - 2 };
         let held = self.tables.statements.len() + self.owed.len().min(PREPARED_MAX);
-        let Judged { number, decision, disturbs, mut refused } = self.judge_text(How::Parse, text, length, now);
+        let Judged { number, decision, disturbs, mut refused } =
+            self.judge_text(How::Parse, text, length, now);
         if !name.is_empty() && held >= PREPARED_MAX && self.tables.statements.len() >= PREPARED_MAX {
             refused = Some(Box::new(Block {
                 rule: "limit".into(),
@@ -266,8 +274,13 @@ impl Ready {
             }
             None => {
                 let keep = whole && (!name.is_empty() || !self.scope.is_empty());
-                let prepared =
-                    Prepared { number, decision, disturbs, text: keep.then(|| text.into()), stamp: self.stamp };
+                let prepared = Prepared {
+                    number,
+                    decision,
+                    disturbs,
+                    text: keep.then(|| text.into()),
+                    stamp: self.stamp,
+                };
                 let pass = self.evidence(prepared.decision.as_deref())?;
                 let name = Name::new(name);
                 self.pass(flow, header, seen.len(), Some(number), pass);
@@ -282,7 +295,8 @@ impl Ready {
         let whole = seen.len() == header.body;
         let (portal, statement) = message::bind_names(seen)?;
         let refused = self.decide_again(statement);
-        let of = self.latest_statement(statement);
+        let latest = self.latest_statement(statement);
+        let (of, decision) = latest.map_or((0, None), |p| (p.number, p.decision.clone()));
         let mut number = 0;
         let mut refused = refused;
         if self.recording() || refused.is_some() {
@@ -292,7 +306,6 @@ impl Ready {
             for p in parameters.iter_mut().flatten() {
                 *p = p.get(..p.len().min(RECORDED_PARAMETER_BYTES)).unwrap_or_default();
             }
-            let decision = self.statement_decision(statement);
             let entry = Statement {
                 number,
                 how: How::Execute,
@@ -441,29 +454,25 @@ impl Ready {
         Ok(())
     }
 
-    /// The record number of the statement a Bind names: the latest Parse still under way, else what the server has.
-    fn latest_statement(&self, name: &[u8]) -> u64 {
-        let pending = self.owed.iter().filter_map(|o| match o {
-            Owed::Parse { name: n, prepared } if **n == *name => Some(prepared.number),
-            _ => None,
-        });
-        pending.last().or_else(|| self.tables.statements.get(name).map(|p| p.number)).unwrap_or(0)
+    /// The prepared statement a Bind names: the latest Parse still under way, else what the server has.
+    fn latest_statement(&self, name: &[u8]) -> Option<&Prepared> {
+        let pending = || {
+            self.owed.iter().rev().find_map(|o| match o {
+                Owed::Parse { name: n, prepared } if **n == *name => Some(prepared),
+                _ => None,
+            })
+        };
+        let pending = if self.owed.prepares_nothing() { None } else { pending() };
+        pending.or_else(|| self.tables.statements.get(name))
     }
 
-    fn statement_decision(&self, name: &[u8]) -> Option<std::sync::Arc<policy::Decision>> {
-        let pending = self.owed.iter().filter_map(|o| match o {
-            Owed::Parse { name: n, prepared } if **n == *name => Some(prepared.decision.clone()),
-            _ => None,
-        });
-        pending.last().or_else(|| self.tables.statements.get(name).map(|p| p.decision.clone())).flatten()
-    }
-
+    /// The record number of what an Execute runs: the latest Bind still under way, else the portal the server has; 0: unknown.
     fn latest_portal(&self, name: &[u8]) -> u64 {
-        let pending = self.owed.iter().filter_map(|o| match o {
+        let pending = self.owed.iter().rev().take(SEARCHED).find_map(|o| match o {
             Owed::Bind { portal, number, .. } if **portal == *name => Some(*number),
             _ => None,
         });
-        pending.last().or_else(|| self.tables.portals.get(name).map(|p| p.number)).unwrap_or(0)
+        pending.or_else(|| self.tables.portals.get(name).map(|p| p.number)).unwrap_or(0)
     }
 
     /// Judges a prepared statement again when policy or catalogue changed since. `Some`: refused now.
@@ -473,8 +482,11 @@ impl Ready {
         }
         let stamp = self.stamp;
         let stale = |p: &Prepared| p.stamp != stamp;
-        let pending = self.owed.iter().filter_map(|o| match o {
-            Owed::Parse { name: n, prepared } if **n == *name && stale(prepared) => Some(prepared.text.clone()),
+        let searched = if self.owed.prepares_nothing() { 0 } else { self.owed.len() };
+        let pending = self.owed.iter().take(searched).filter_map(|o| match o {
+            Owed::Parse { name: n, prepared } if **n == *name && stale(prepared) => {
+                Some(prepared.text.clone())
+            }
             _ => None,
         });
         let applied = self.tables.statements.get(name).filter(|p| stale(p)).map(|p| p.text.clone());
@@ -507,7 +519,9 @@ impl Ready {
             };
             if refused.is_none() {
                 self.owed.iter_mut().for_each(|o| match o {
-                    Owed::Parse { name: n, prepared } if **n == *name && prepared.text == text => update(prepared),
+                    Owed::Parse { name: n, prepared } if **n == *name && prepared.text == text => {
+                        update(prepared)
+                    }
                     _ => {}
                 });
                 if let Some(p) = self.tables.statements.get_mut(name).filter(|p| p.text == text) {
@@ -520,8 +534,6 @@ impl Ready {
 
     /// True unless every statement this Execute can possibly run is proved clean: then its rows need no description.
     fn must_describe(&self, portal: &[u8]) -> bool {
-        // A search per Execute must stay short whatever a client pipelines.
-        const SEARCHED: usize = 32;
         if self.owed.len() > SEARCHED {
             return true;
         }

@@ -81,7 +81,10 @@ impl Login {
         } else {
             let refusal = Refusal(
                 "28000",
-                format!("user \"{}\" signs in with a token, and a token is only taken inside TLS", startup.user),
+                format!(
+                    "user \"{}\" signs in with a token, and a token is only taken inside TLS",
+                    startup.user
+                ),
                 "connect with sslmode=require (or better)",
             );
             let login = Login { startup, directory, identity, stage: Stage::Password };
@@ -122,7 +125,8 @@ impl Login {
                 let hash = digest::digest(&digest::SHA256, token);
                 // Every token is compared, whichever matches.
                 let tokens = self.identity.iter().flat_map(|i| &i.tokens);
-                let good = tokens.fold(subtle::Choice::from(0), |good, t| good | t.as_slice().ct_eq(hash.as_ref()));
+                let good =
+                    tokens.fold(subtle::Choice::from(0), |good, t| good | t.as_slice().ct_eq(hash.as_ref()));
                 match &self.identity {
                     Some(identity) if bool::from(good) && !token.is_empty() => {
                         ok(flow.own(Side::Client));
@@ -142,7 +146,9 @@ impl Login {
                     _ => return failed("unknown SASL mechanism"),
                 };
                 let length = r.i32("SASL response length")?;
-                let Ok(length) = usize::try_from(length) else { return failed("SASL without a first message") };
+                let Ok(length) = usize::try_from(length) else {
+                    return failed("SASL without a first message");
+                };
                 let message = r.take(length, "SASL response")?;
                 r.end("SASL response: trailing bytes")?;
                 let real = self.identity.as_deref().and_then(|i| i.scram.clone());

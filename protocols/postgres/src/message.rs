@@ -101,8 +101,11 @@ pub(crate) fn bind_names(body: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
     Ok((r.string("Bind: portal")?, r.string("Bind: statement")?))
 }
 
+/// A parameter or argument; `None` is NULL.
+pub(crate) type Value<'a> = Option<&'a [u8]>;
+
 /// Bind's parameter values, after a check of the whole message.
-pub(crate) fn parameters(body: &[u8]) -> Result<Vec<Option<&[u8]>>, Fault> {
+pub(crate) fn parameters(body: &[u8]) -> Result<Vec<Value<'_>>, Fault> {
     let mut r = Reader::new(body, Side::Client);
     r.string("Bind: portal")?;
     r.string("Bind: statement")?;
@@ -120,7 +123,7 @@ pub(crate) fn parameters(body: &[u8]) -> Result<Vec<Option<&[u8]>>, Fault> {
 }
 
 /// FunctionCall: the function's OID and its arguments.
-pub(crate) fn function_call(body: &[u8]) -> Result<(u32, Vec<Option<&[u8]>>), Fault> {
+pub(crate) fn function_call(body: &[u8]) -> Result<(u32, Vec<Value<'_>>), Fault> {
     let mut r = Reader::new(body, Side::Client);
     let function = r.u32("FunctionCall: function")?;
     let formats = r.u16("FunctionCall: argument formats")?;
@@ -135,7 +138,7 @@ pub(crate) fn function_call(body: &[u8]) -> Result<(u32, Vec<Option<&[u8]>>), Fa
     Ok((function, values))
 }
 
-fn value<'a>(r: &mut Reader<'a>) -> Result<Option<&'a [u8]>, Fault> {
+fn value<'a>(r: &mut Reader<'a>) -> Result<Value<'a>, Fault> {
     match r.i32("value length")? {
         -1 => Ok(None),
         len => {

@@ -17,22 +17,50 @@ use crate::prepared::Prepared;
 
 /// One message's worth of replies.
 pub(crate) enum Owed {
-    Parse { name: Name, prepared: Prepared },
-    Bind { portal: Name, statement: Name, number: u64 },
+    Parse {
+        name: Name,
+        prepared: Prepared,
+    },
+    Bind {
+        portal: Name,
+        statement: Name,
+        number: u64,
+    },
     /// Describe made by the client: its answer is the client's.
     Describe,
     /// Describe made by us in front of an Execute: its answer becomes the plan and goes no further.
     OurDescribe,
-    Execute { portal: Name, number: u64, since: u64 },
-    Close { kind: u8, name: Name },
+    Execute {
+        portal: Name,
+        number: u64,
+        since: u64,
+    },
+    Close {
+        kind: u8,
+        name: Name,
+    },
     Sync,
     /// CopyDone or CopyFail went by here; owes nothing.
     CopyEnd,
-    Query { number: u64, decision: Option<Arc<Decision>>, disturbs: bool, since: u64 },
-    Function { number: u64, since: u64 },
+    Query {
+        number: u64,
+        decision: Option<Arc<Decision>>,
+        disturbs: bool,
+        since: u64,
+    },
+    Function {
+        number: u64,
+        since: u64,
+    },
     /// A stand-in: its error is replaced by this refusal. `own_sync`: it stands for a Query or FunctionCall and brings its own
     /// ReadyForQuery.
-    Refused { number: u64, block: Box<Block>, own_sync: bool, answered: bool, since: u64 },
+    Refused {
+        number: u64,
+        block: Box<Block>,
+        own_sync: bool,
+        answered: bool,
+        since: u64,
+    },
 }
 
 /// The queue, and what follows from errors.
@@ -45,6 +73,8 @@ pub(crate) struct Queue {
     pub(crate) absorbing: bool,
     /// Syncs taken out because a COPY swallows them; when the COPY failed before it read them, the server does answer them.
     stray_syncs: usize,
+    /// How many entries are Parse: with none, no search for a pending statement is needed.
+    parses: usize,
 }
 
 impl Queue {
@@ -56,8 +86,14 @@ impl Queue {
         self.owed.len()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Owed> {
+    /// Front to back; from the back it is the order in which names were given last.
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Owed> {
         self.owed.iter()
+    }
+
+    /// No statement is on its way to being prepared.
+    pub(crate) fn prepares_nothing(&self) -> bool {
+        self.parses == 0
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Owed> {
@@ -82,6 +118,7 @@ impl Queue {
                 }
             }
             _ if self.skipping => return Ok(false),
+            Owed::Parse { .. } => self.parses += 1,
             _ => {}
         }
         self.owed.push_back(owed);
@@ -99,6 +136,7 @@ impl Queue {
     pub(crate) fn pop(&mut self) -> Option<Owed> {
         self.front();
         let popped = self.owed.pop_front();
+        self.parses -= usize::from(matches!(popped, Some(Owed::Parse { .. })));
         if self.owed.is_empty() && self.owed.capacity() > 64 {
             self.owed.shrink_to(8);
         }
@@ -130,7 +168,9 @@ impl Queue {
         self.absorbing = false;
         let to = self.owed.iter().position(|o| matches!(o, Owed::Sync));
         self.skipping = to.is_none();
-        self.owed.drain(..to.unwrap_or(self.owed.len())).collect()
+        let skipped: Vec<Owed> = self.owed.drain(..to.unwrap_or(self.owed.len())).collect();
+        self.parses -= skipped.iter().filter(|o| matches!(o, Owed::Parse { .. })).count();
+        skipped
     }
 
     /// ReadyForQuery with nothing in front that owes one: allowed only for a Sync a failed COPY did not swallow after all.

@@ -50,7 +50,9 @@ pub(crate) fn mentions_names(text: &[u8]) -> bool {
 
 /// True when a text may change the client's encoding or the meaning of backslashes.
 pub(crate) fn mentions_quoting(text: &[u8]) -> bool {
-    [&b"encoding"[..], b"names", b"conforming", b"set_config", b"reset", b"discard"].iter().any(|w| contains(text, w))
+    [&b"encoding"[..], b"names", b"conforming", b"set_config", b"reset", b"discard"]
+        .iter()
+        .any(|w| contains(text, w))
 }
 
 /// ASCII case-insensitive search; `word` is lower-case.

@@ -25,11 +25,11 @@ pub(crate) struct Shared {
     pub(crate) cancels: Arc<Cancels>,
     pub(crate) random: SystemRandom,
     cache: RefCell<DecisionCache>,
-    /// Judges by scope and catalogue version.
-    judges: RefCell<Vec<(Arc<Scope>, u64, Rc<Judge>)>>,
+    /// Judges by scope; the catalogue each is for is in it.
+    judges: RefCell<Vec<(Arc<Scope>, Rc<Judge>)>>,
 }
 
-/// Judges kept per worker; one per distinct set of rules and catalogue.
+/// Judges kept per worker; one per distinct set of rules, database and catalogue version. Beyond, all are made anew.
 const JUDGES_MAX: usize = 256;
 
 impl Shared {
@@ -51,16 +51,15 @@ impl Shared {
     fn judge(&self, scope: &Arc<Scope>, catalog: Arc<policy::Catalog>) -> Rc<Judge> {
         let mut judges = self.judges.borrow_mut();
         let version = catalog.version;
-        if let Some((.., judge)) = judges.iter().find(|(s, v, _)| Arc::ptr_eq(s, scope) && *v == version) {
+        let kept = judges.iter().find(|(s, j)| Arc::ptr_eq(s, scope) && j.catalog().version == version);
+        if let Some((_, judge)) = kept {
             return judge.clone();
         }
-        // The same scope under an older catalogue is not asked for again by new statements.
-        judges.retain(|(s, ..)| !Arc::ptr_eq(s, scope));
         if judges.len() >= JUDGES_MAX {
             judges.clear();
         }
         let judge = Rc::new(scope.bind(catalog));
-        judges.push((scope.clone(), version, judge.clone()));
+        judges.push((scope.clone(), judge.clone()));
         judge
     }
 }
@@ -98,7 +97,15 @@ pub(crate) struct Copying {
 
 impl Default for Current {
     fn default() -> Current {
-        Current { shape: Shape::Unknown, rows: 0, bytes: 0, masked: 0, sqlstate: None, copies: 0, copying: None }
+        Current {
+            shape: Shape::Unknown,
+            rows: 0,
+            bytes: 0,
+            masked: 0,
+            sqlstate: None,
+            copies: 0,
+            copying: None,
+        }
     }
 }
 
@@ -241,7 +248,9 @@ impl Ready {
             // Newer or unchanged: either way it is what the target has now.
             Answer::Done => self.catalogue_after = 0,
             // Statements go on being judged by what is known; what is not in it is masked or refused.
-            Answer::Failed(_) if self.connection.catalogues.get(&self.database).is_some() => self.catalogue_after = 0,
+            Answer::Failed(_) if self.connection.catalogues.get(&self.database).is_some() => {
+                self.catalogue_after = 0
+            }
             Answer::Failed(_) => {}
         }
     }
@@ -310,7 +319,12 @@ impl Ready {
             rules: "",
             policy: &self.directory.policy.revision,
         };
-        if let Err(block) = self.record_statement(statement(Vec::new()), judged.decision.as_deref(), judged.refused.as_deref(), now) {
+        if let Err(block) = self.record_statement(
+            statement(Vec::new()),
+            judged.decision.as_deref(),
+            judged.refused.as_deref(),
+            now,
+        ) {
             judged.refused = Some(block);
         }
         judged
@@ -328,7 +342,8 @@ impl Ready {
             return Ok(());
         }
         let observed = decision.map(|d| d.observed.join(",")).unwrap_or_default();
-        let mut statement: Statement<'_> = Statement { parameters: std::mem::take(&mut statement.parameters), ..statement };
+        let mut statement: Statement<'_> =
+            Statement { parameters: std::mem::take(&mut statement.parameters), ..statement };
         (statement.verdict, statement.rules) = match (refused, decision) {
             (Some(block), _) => (Recorded::Block, block.rule.as_str()),
             (None, Some(_)) if !observed.is_empty() => (Recorded::Observe, observed.as_str()),

@@ -118,7 +118,9 @@ pub(crate) fn withhold(out: &mut Vec<u8>, tag: u8, body: &[u8]) {
             match code {
                 b'M' if !from_parser => {
                     out.push(b'M');
-                    out.extend_from_slice(b"text withheld by the gateway: it could carry a masked value (SQLSTATE ");
+                    out.extend_from_slice(
+                        b"text withheld by the gateway: it could carry a masked value (SQLSTATE ",
+                    );
                     out.extend_from_slice(state);
                     out.extend_from_slice(b")\0");
                 }
@@ -167,7 +169,8 @@ mod tests {
 
     #[test]
     fn withheld_text_keeps_the_state_and_loses_the_value() {
-        let body = b"SERROR\0VERROR\0C22P02\0Minvalid input syntax for type integer: \"917-00-1234\"\0Wctx 917\0\0";
+        let body =
+            b"SERROR\0VERROR\0C22P02\0Minvalid input syntax for type integer: \"917-00-1234\"\0Wctx 917\0\0";
         let mut out = Vec::new();
         withhold(&mut out, b'E', body);
         assert!(!out.windows(3).any(|w| w == b"917"));

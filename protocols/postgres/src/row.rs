@@ -89,7 +89,12 @@ impl Stream {
     }
 
     /// Takes from `input` what it can, appending to `out`; returns how much was taken and how many cells were masked in it.
-    pub(crate) fn advance(&mut self, input: &[u8], plan: &Plan, out: &mut Vec<u8>) -> Result<(usize, u64), Fault> {
+    pub(crate) fn advance(
+        &mut self,
+        input: &[u8],
+        plan: &Plan,
+        out: &mut Vec<u8>,
+    ) -> Result<(usize, u64), Fault> {
         let mut rest = input.get(..self.left.min(input.len())).unwrap_or_default();
         let offered = rest.len();
         let mut masked = 0;

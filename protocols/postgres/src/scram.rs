@@ -98,8 +98,7 @@ impl Exchange {
             return Err(Failure::Malformed("client nonce"));
         }
         let nonce = format!("{theirs}{}", nonce(random));
-        let server_first =
-            format!("r={nonce},s={},i={}", BASE64.encode(&verifier.salt), verifier.iterations);
+        let server_first = format!("r={nonce},s={},i={}", BASE64.encode(&verifier.salt), verifier.iterations);
         let binding = BASE64.encode(binding);
         Ok(Exchange { verifier, real, client_first_bare: bare.to_owned(), server_first, nonce, binding })
     }
@@ -116,12 +115,15 @@ impl Exchange {
         let binding =
             fields.next().and_then(|f| f.strip_prefix("c=")).ok_or(Failure::Malformed("channel binding"))?;
         let nonce = fields.next().and_then(|f| f.strip_prefix("r=")).ok_or(Failure::Malformed("nonce"))?;
-        let proof: [u8; 32] = BASE64
-            .decode(proof)
-            .ok()
-            .and_then(|p| p.try_into().ok())
-            .ok_or(Failure::Malformed("proof"))?;
-        let auth = [self.client_first_bare.as_bytes(), b",", self.server_first.as_bytes(), b",", without_proof.as_bytes()];
+        let proof: [u8; 32] =
+            BASE64.decode(proof).ok().and_then(|p| p.try_into().ok()).ok_or(Failure::Malformed("proof"))?;
+        let auth = [
+            self.client_first_bare.as_bytes(),
+            b",",
+            self.server_first.as_bytes(),
+            b",",
+            without_proof.as_bytes(),
+        ];
         let signature = mac(&self.verifier.stored_key, &auth);
         let stored = sha256(&xor(proof, &signature));
         let proved = stored.ct_eq(&self.verifier.stored_key);
@@ -226,7 +228,12 @@ mod tests {
                 client_key: Zeroizing::new(client),
                 server_key: Zeroizing::new(server),
             },
-            ScramVerifier { iterations, salt: salt.to_vec(), stored_key: sha256(&client), server_key: server },
+            ScramVerifier {
+                iterations,
+                salt: salt.to_vec(),
+                stored_key: sha256(&client),
+                server_key: server,
+            },
         )
     }
 
@@ -266,7 +273,8 @@ mod tests {
     fn rfc_7677_example() {
         let salt = BASE64.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
         let (keys, _) = keys("pencil", &salt, 4096);
-        let server_first = "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
+        let server_first =
+            "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
         let proof = Proof {
             first_bare: "n=user,r=rOprNGfwEbeRWgbNEkqO".into(),
             server_first: server_first.into(),

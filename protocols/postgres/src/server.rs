@@ -231,7 +231,12 @@ impl Ready {
         Ok(None)
     }
 
-    fn server_message(&mut self, flow: &mut Flow<'_>, header: Header, body: &[u8]) -> Result<Option<Step>, Fault> {
+    fn server_message(
+        &mut self,
+        flow: &mut Flow<'_>,
+        header: Header,
+        body: &[u8],
+    ) -> Result<Option<Step>, Fault> {
         let total = header.total();
         let now = flow.now();
         match (header.tag, self.owed.front()) {
@@ -348,7 +353,9 @@ impl Ready {
         }
         let Some(judge) = self.judge.clone() else { return Err(Fault::Bug("masks without a judge")) };
         let columns = columns(body)?;
-        let unknown = columns.iter().any(|c| judge.unknown_table(std::slice::from_ref(c)) && !self.strangers.contains(&c.table));
+        let unknown = columns
+            .iter()
+            .any(|c| judge.unknown_table(std::slice::from_ref(c)) && !self.strangers.contains(&c.table));
         let version = judge.catalog().version;
         if unknown && self.asked_newer_than != Some(version) {
             // A table newer than the catalogue: look again before deciding. The message stays where it is.
@@ -367,7 +374,8 @@ impl Ready {
         if decision.is_some_and(|d| d.clean) {
             // First witness: nothing masked can be in here. The second is heard where it can know better: a plain column of a
             // table it names. An expression has no origin, and a view was resolved through its definition.
-            let view = |oid| judge.catalog().tables.iter().any(|t| t.oid == oid && matches!(t.kind, 'v' | 'm'));
+            let view =
+                |oid| judge.catalog().tables.iter().any(|t| t.oid == oid && matches!(t.kind, 'v' | 'm'));
             for (cell, column) in plan.columns.iter_mut().zip(&columns) {
                 if column.table == 0 || (cell.is_some() && view(column.table)) {
                     *cell = None;
@@ -403,7 +411,10 @@ impl Ready {
             return;
         }
         let command = body.strip_suffix(b"\0").unwrap_or(body);
-        if [&b"CREATE"[..], b"ALTER", b"DROP", b"SELECT INTO", b"IMPORT"].iter().any(|c| command.starts_with(c)) {
+        if [&b"CREATE"[..], b"ALTER", b"DROP", b"SELECT INTO", b"IMPORT"]
+            .iter()
+            .any(|c| command.starts_with(c))
+        {
             self.connection.catalogues.mark_stale(&self.database);
             if let Some(judge) = &self.judge {
                 self.catalogue_after = judge.catalog().version;
@@ -411,7 +422,8 @@ impl Ready {
         }
         // INSERT, UPDATE, COPY … report rows that were not sent to the client.
         if self.current.rows == 0
-            && let Some(count) = command.rsplit(|b| *b == b' ').next().and_then(|n| str::from_utf8(n).ok()?.parse().ok())
+            && let Some(count) =
+                command.rsplit(|b| *b == b' ').next().and_then(|n| str::from_utf8(n).ok()?.parse().ok())
         {
             self.current.rows = count;
         }
@@ -520,8 +532,12 @@ impl Ready {
                 let mut first = true;
                 for owed in self.owed.skip_to_sync() {
                     let (number, since) = match owed {
-                        Owed::Execute { number, since, .. } | Owed::Query { number, since, .. } => (number, since),
-                        Owed::Function { number, since } | Owed::Refused { number, since, .. } => (number, since),
+                        Owed::Execute { number, since, .. } | Owed::Query { number, since, .. } => {
+                            (number, since)
+                        }
+                        Owed::Function { number, since } | Owed::Refused { number, since, .. } => {
+                            (number, since)
+                        }
                         Owed::Parse { prepared, .. } if first => (prepared.number, now.mono_ns),
                         Owed::Bind { number, .. } if first => (number, now.mono_ns),
                         _ => (0, 0),
@@ -535,7 +551,12 @@ impl Ready {
         Ok(None)
     }
 
-    fn ready_for_query(&mut self, flow: &mut Flow<'_>, total: usize, body: &[u8]) -> Result<Option<Step>, Fault> {
+    fn ready_for_query(
+        &mut self,
+        flow: &mut Flow<'_>,
+        total: usize,
+        body: &[u8],
+    ) -> Result<Option<Step>, Fault> {
         let now = flow.now();
         match self.owed.front() {
             Some(Owed::Sync) => {
@@ -579,7 +600,10 @@ impl Ready {
     /// The target is gone.
     pub(crate) fn server_closed(&mut self, flow: &mut Flow<'_>) -> Result<Step, Fault> {
         let running = !self.owed.is_empty();
-        self.record_end(flow.now(), if running { "target closed, outcome unknown" } else { "target closed" })?;
+        self.record_end(
+            flow.now(),
+            if running { "target closed, outcome unknown" } else { "target closed" },
+        )?;
         if matches!(self.server_body, ServerBody::None) && !self.target_fatal {
             let hint = if running {
                 "the statement that was running may or may not have taken effect: reconnect and look"

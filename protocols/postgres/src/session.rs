@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use flow::access::{Banner, Connection, Directory, Identity, Published};
 use flow::record::What;
-use flow::{Acceptor, Answer, Ask, DialError, Event, Fault, Flow, Peer, Phase, Recorder, Service, Session, Side, Step};
+use flow::{
+    Acceptor, Answer, Ask, DialError, Event, Fault, Flow, Peer, Phase, Recorder, Service, Session, Side, Step,
+};
 use ring::rand::SecureRandom;
 
 use crate::cancel::{Cancel, Cancels, Courier};
@@ -63,7 +65,11 @@ struct PostgresSession {
 
 enum State {
     /// Waiting for the first packet; which requests were answered already.
-    First { asked_tls: bool, asked_gss: bool, direct: bool },
+    First {
+        asked_tls: bool,
+        asked_gss: bool,
+        direct: bool,
+    },
     Login(Box<Login>),
     /// Waiting for the catalogue an identity under rules needs before anything is dialled.
     Catalogue(Box<Admitted>),
@@ -94,7 +100,13 @@ impl PostgresSession {
     }
 
     /// Tells a client that is not in yet why it does not get in, and records it.
-    fn turn_away(&mut self, flow: &mut Flow<'_>, who: (&str, &str), refusal: &Refusal, reason: &str) -> Result<Step, Fault> {
+    fn turn_away(
+        &mut self,
+        flow: &mut Flow<'_>,
+        who: (&str, &str),
+        refusal: &Refusal,
+        reason: &str,
+    ) -> Result<Step, Fault> {
         let Refusal(sqlstate, message, hint) = refusal;
         refuse::fatal(flow.own(Side::Client), sqlstate, message, hint);
         let client = self.peer.address.to_string();
@@ -142,7 +154,10 @@ impl PostgresSession {
                     return Ok(Step::StartTls(Side::Client));
                 }
                 Ok(First::Gss) if *asked_gss || self.tls => {
-                    return Err(Fault::Protocol { side: Side::Client, what: "GSS encryption asked for twice" });
+                    return Err(Fault::Protocol {
+                        side: Side::Client,
+                        what: "GSS encryption asked for twice",
+                    });
                 }
                 Ok(First::Gss) => {
                     *asked_gss = true;
@@ -209,8 +224,12 @@ impl PostgresSession {
     fn admit(&mut self, flow: &mut Flow<'_>, login: Login, identity: Arc<Identity>) -> Result<Step, Fault> {
         let Login { startup, directory, .. } = login;
         let Some(connection) = directory.connection(&startup.database, &identity).cloned() else {
-            let mut granted: Vec<&str> =
-                directory.connections.values().filter(|c| c.allows(&identity)).map(|c| c.name.as_str()).collect();
+            let mut granted: Vec<&str> = directory
+                .connections
+                .values()
+                .filter(|c| c.allows(&identity))
+                .map(|c| c.name.as_str())
+                .collect();
             granted.sort_unstable();
             let refusal = Refusal(
                 if directory.connections.contains_key(&startup.database) { "42501" } else { "3D000" },
@@ -242,8 +261,11 @@ impl PostgresSession {
     }
 
     fn dial(&mut self, flow: &mut Flow<'_>, admitted: Box<Admitted>) -> Result<Step, Fault> {
-        let strict =
-            !admitted.directory.policy.scope(&admitted.identity.subject, &admitted.connection.name).is_empty();
+        let strict = !admitted
+            .directory
+            .policy
+            .scope(&admitted.identity.subject, &admitted.connection.name)
+            .is_empty();
         let parameters = startup::parameters(&admitted.startup, strict).map(|mut parameters| {
             if admitted.connection.tag_application {
                 let tag = format!("lg/{}", admitted.identity.subject.identity);
@@ -271,13 +293,15 @@ impl PostgresSession {
     fn target_progress(&mut self, flow: &mut Flow<'_>, progress: target::Progress) -> Result<Step, Fault> {
         match progress {
             target::Progress::Step(step) => Ok(step),
-            target::Progress::Failed(refusal, reason) => match std::mem::replace(&mut self.state, State::Over) {
-                State::Target(admitted, _) => {
-                    let who = (admitted.startup.user.as_str(), admitted.startup.database.as_str());
-                    self.turn_away(flow, who, &refusal, &reason)
+            target::Progress::Failed(refusal, reason) => {
+                match std::mem::replace(&mut self.state, State::Over) {
+                    State::Target(admitted, _) => {
+                        let who = (admitted.startup.user.as_str(), admitted.startup.database.as_str());
+                        self.turn_away(flow, who, &refusal, &reason)
+                    }
+                    _ => Err(Fault::Bug("target login in another state")),
                 }
-                _ => Err(Fault::Bug("target login in another state")),
-            },
+            }
             target::Progress::Ready => self.open(flow),
         }
     }
@@ -293,7 +317,9 @@ impl PostgresSession {
         let mut key = vec![0; if startup.minor >= 2 { 32 } else { 4 }];
         let random = &self.shared.random;
         random.fill(&mut id).and_then(|()| random.fill(&mut key)).map_err(|_| Fault::Bug("no randomness"))?;
-        if let (Some(room), Some(millis)) = (id.get_mut(..6), (now.unix_ns / 1_000_000).to_be_bytes().get(2..)) {
+        if let (Some(room), Some(millis)) =
+            (id.get_mut(..6), (now.unix_ns / 1_000_000).to_be_bytes().get(2..))
+        {
             room.copy_from_slice(millis);
         }
         // A target without cancel keys (a pooler may be one) still gives its clients a number of ours.
@@ -369,11 +395,14 @@ impl PostgresSession {
                 ready.connection.name,
                 ready.scope.rules(),
             );
-            let words = Words { severity: "NOTICE", sqlstate: "00000", message: &message, detail: "", hint: "" };
+            let words =
+                Words { severity: "NOTICE", sqlstate: "00000", message: &message, detail: "", hint: "" };
             words.notice(flow.own(Side::Client));
         }
         // The ReadyForQuery that ends the login answers no message of the client's.
-        let Some(header) = frame::header(flow.input(), Side::Server)? else { return Err(Fault::Bug("ready without Z")) };
+        let Some(header) = frame::header(flow.input(), Side::Server)? else {
+            return Err(Fault::Bug("ready without Z"));
+        };
         flow.forward(header.total(), policy::Pass::housekeeping());
         self.state = State::Ready(ready);
         if flow.input().is_empty() { Ok(Step::READ) } else { self.ready_received(flow) }
@@ -402,7 +431,9 @@ impl PostgresSession {
             (State::Ready(_), _) => self.ready_received(flow),
             (State::Cancel(courier), _) => courier.on(Event::Received, flow),
             // Nobody may speak before ReadyForQuery.
-            (State::Catalogue(_) | State::Target(..), Side::Client) if flow.input().is_empty() => Ok(Step::READ),
+            (State::Catalogue(_) | State::Target(..), Side::Client) if flow.input().is_empty() => {
+                Ok(Step::READ)
+            }
             (State::Over, _) => {
                 flow.discard(flow.input().len());
                 Ok(Step::CLOSE)
@@ -442,7 +473,8 @@ impl PostgresSession {
                     Answer::Failed(why) => {
                         let refusal = Refusal(
                             "08001",
-                            "the catalogue of the target could not be read, and rules about it apply to you".into(),
+                            "the catalogue of the target could not be read, and rules about it apply to you"
+                                .into(),
                             "try again; when it stays so, ask the operator of the gateway: its log names the reason",
                         );
                         let who = (admitted.startup.user.as_str(), admitted.startup.database.as_str());
@@ -465,7 +497,8 @@ impl PostgresSession {
                     (&answer, ready.connection.catalogues.get(&ready.database).is_none())
                 {
                     // A rule came into force and there is no catalogue to apply it with.
-                    let why = "the catalogue of the target could not be read, and rules about it apply to you";
+                    let why =
+                        "the catalogue of the target could not be read, and rules about it apply to you";
                     ready.record_end(flow.now(), why)?;
                     return Ok(ready.goodbye(flow, "08006", why, "reconnect later"));
                 }
@@ -487,7 +520,9 @@ impl PostgresSession {
                 if flow.input().is_empty() { Ok(Step::READ) } else { self.first(flow) }
             }
             (State::Target(admitted, login), Side::Server) => Ok(login.encrypted(flow, &admitted.database)),
-            (State::Cancel(courier), _) => courier.on(Event::TlsStarted(side, flow::TlsFacts::default()), flow),
+            (State::Cancel(courier), _) => {
+                courier.on(Event::TlsStarted(side, flow::TlsFacts::default()), flow)
+            }
             (State::Over, _) => Ok(Step::CLOSE),
             _ => Err(Fault::Bug("TLS in another state")),
         }
@@ -584,12 +619,13 @@ impl Session for PostgresSession {
 
     fn phase(&self) -> Phase {
         match &self.state {
-            State::First { .. } | State::Login(_) | State::Catalogue(_) | State::Target(..) | State::Cancel(_) => {
-                Phase::Login
-            }
+            State::First { .. }
+            | State::Login(_)
+            | State::Catalogue(_)
+            | State::Target(..)
+            | State::Cancel(_) => Phase::Login,
             State::Ready(ready) => ready.phase(),
             State::Over => Phase::Over,
         }
     }
 }
-

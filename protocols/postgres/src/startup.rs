@@ -61,7 +61,11 @@ pub(crate) fn read(packet: &[u8]) -> Result<Result<First, Refusal>, Fault> {
         }
         _ if code >> 16 != 3 => Ok(Err(Refusal(
             "0A000",
-            format!("unsupported frontend protocol {}.{}: lockgate speaks 3.0 to 3.2", code >> 16, code & 0xffff),
+            format!(
+                "unsupported frontend protocol {}.{}: lockgate speaks 3.0 to 3.2",
+                code >> 16,
+                code & 0xffff
+            ),
             "",
         ))),
         _ => startup(r, u16::try_from(code & 0xffff).unwrap_or(u16::MAX)),
@@ -117,15 +121,54 @@ fn startup(mut r: Reader<'_>, minor: u16) -> Result<Result<First, Refusal>, Faul
 /// Parameters anybody may set at start-up, whatever rules touch them: they change presentation, limits or planning, never names,
 /// quoting or identity. Compared case-insensitively, like GUC names.
 const HARMLESS: &[&str] = &[
-    "application_name", "bytea_output", "client_encoding", "client_min_messages", "cursor_tuple_fraction", "datestyle",
-    "deadlock_timeout", "default_statistics_target", "default_transaction_deferrable", "default_transaction_isolation",
-    "default_transaction_read_only", "enable_bitmapscan", "enable_hashagg", "enable_hashjoin", "enable_indexonlyscan",
-    "enable_indexscan", "enable_material", "enable_mergejoin", "enable_nestloop", "enable_seqscan", "enable_sort",
-    "extra_float_digits", "from_collapse_limit", "geqo", "idle_in_transaction_session_timeout", "idle_session_timeout",
-    "intervalstyle", "jit", "join_collapse_limit", "lc_messages", "lc_monetary", "lc_numeric", "lc_time", "lock_timeout",
-    "maintenance_work_mem", "max_parallel_workers_per_gather", "plan_cache_mode", "random_page_cost", "search_path",
-    "seq_page_cost", "statement_timeout", "tcp_keepalives_count", "tcp_keepalives_idle", "tcp_keepalives_interval",
-    "tcp_user_timeout", "timezone", "transaction_timeout", "work_mem",
+    "application_name",
+    "bytea_output",
+    "client_encoding",
+    "client_min_messages",
+    "cursor_tuple_fraction",
+    "datestyle",
+    "deadlock_timeout",
+    "default_statistics_target",
+    "default_transaction_deferrable",
+    "default_transaction_isolation",
+    "default_transaction_read_only",
+    "enable_bitmapscan",
+    "enable_hashagg",
+    "enable_hashjoin",
+    "enable_indexonlyscan",
+    "enable_indexscan",
+    "enable_material",
+    "enable_mergejoin",
+    "enable_nestloop",
+    "enable_seqscan",
+    "enable_sort",
+    "extra_float_digits",
+    "from_collapse_limit",
+    "geqo",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "intervalstyle",
+    "jit",
+    "join_collapse_limit",
+    "lc_messages",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "lock_timeout",
+    "maintenance_work_mem",
+    "max_parallel_workers_per_gather",
+    "plan_cache_mode",
+    "random_page_cost",
+    "search_path",
+    "seq_page_cost",
+    "statement_timeout",
+    "tcp_keepalives_count",
+    "tcp_keepalives_idle",
+    "tcp_keepalives_interval",
+    "tcp_user_timeout",
+    "timezone",
+    "transaction_timeout",
+    "work_mem",
 ];
 
 /// Sorts a client's start-up parameters into what the target gets. `strict`: rules touch this identity, so the allow-list holds;
@@ -284,7 +327,13 @@ mod tests {
         let s = |o: &str| Startup { parameters: vec![("options".into(), o.into())], ..Startup::default() };
         let ok = parameters(&s("-c work_mem=1MB --search-path=a\\ b  -cgeqo=off"), true).unwrap();
         assert_eq!(ok, vec![("options".into(), "-c work_mem=1MB -c search_path=a\\ b -c geqo=off".into())]);
-        for bad in ["-c standard_conforming_strings=off", "-c role=postgres", "-d 5", "-c", "-c replication=database"] {
+        for bad in [
+            "-c standard_conforming_strings=off",
+            "-c role=postgres",
+            "-d 5",
+            "-c",
+            "-c replication=database",
+        ] {
             assert!(parameters(&s(bad), true).is_err(), "{bad}");
         }
         assert!(parameters(&s("-c standard_conforming_strings=off"), false).is_ok());

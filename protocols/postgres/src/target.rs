@@ -48,7 +48,8 @@ impl Settings {
         match name {
             b"standard_conforming_strings" => self.standard_strings = value == b"on",
             b"client_encoding" => {
-                self.utf8 = [&b"UTF8"[..], b"UNICODE", b"SQL_ASCII"].iter().any(|e| value.eq_ignore_ascii_case(e));
+                self.utf8 =
+                    [&b"UTF8"[..], b"UNICODE", b"SQL_ASCII"].iter().any(|e| value.eq_ignore_ascii_case(e));
             }
             _ => {}
         }
@@ -125,7 +126,11 @@ impl TargetLogin {
     }
 
     /// Takes what the target said so far.
-    pub(crate) fn received(&mut self, flow: &mut Flow<'_>, random: &dyn SecureRandom) -> Result<Progress, Fault> {
+    pub(crate) fn received(
+        &mut self,
+        flow: &mut Flow<'_>,
+        random: &dyn SecureRandom,
+    ) -> Result<Progress, Fault> {
         loop {
             let input = flow.input();
             if let Stage::AwaitTls = self.stage {
@@ -135,11 +140,22 @@ impl TargetLogin {
                         flow.discard(1);
                         Progress::Step(Step::StartTls(Side::Server))
                     }
-                    [b'S', ..] => return Err(Fault::Protocol { side: Side::Server, what: "bytes before the TLS handshake" }),
-                    _ => failed("08001", "the target does not offer TLS, and this connection demands it", "target without TLS"),
+                    [b'S', ..] => {
+                        return Err(Fault::Protocol {
+                            side: Side::Server,
+                            what: "bytes before the TLS handshake",
+                        });
+                    }
+                    _ => failed(
+                        "08001",
+                        "the target does not offer TLS, and this connection demands it",
+                        "target without TLS",
+                    ),
                 });
             }
-            let Some(header) = frame::header(input, Side::Server)? else { return Ok(Progress::Step(Step::READ)) };
+            let Some(header) = frame::header(input, Side::Server)? else {
+                return Ok(Progress::Step(Step::READ));
+            };
             if header.body > flow::limits::PASSWORD_BYTES_MAX {
                 return Err(Fault::Limit { side: Side::Server, what: "message during login" });
             }
@@ -188,7 +204,8 @@ impl TargetLogin {
             (b'Z', Stage::Authenticated) => Ok(Some(Progress::Ready)),
             (b'E', _) => {
                 flow.discard(total);
-                let text = |code| String::from_utf8_lossy(error_field(body, code).unwrap_or_default()).into_owned();
+                let text =
+                    |code| String::from_utf8_lossy(error_field(body, code).unwrap_or_default()).into_owned();
                 let (state, message) = (text(b'C'), text(b'M'));
                 let reason = format!("target refused: {state} {message}");
                 // What is about us (our role, our password, pg_hba) stays with the operator; what is about the database or its
@@ -198,7 +215,11 @@ impl TargetLogin {
                     "53300" => failed("53300", &message, reason),
                     "57P03" => failed("57P03", &message, reason),
                     s if s.starts_with("22") || s == "42704" => failed("22023", &message, reason),
-                    _ => failed("08006", "the gateway could not log in to the target; its log says why", reason),
+                    _ => failed(
+                        "08006",
+                        "the gateway could not log in to the target; its log says why",
+                        reason,
+                    ),
                 }))
             }
             (b'N', _) => {
@@ -219,7 +240,9 @@ impl TargetLogin {
         let code = r.u32("authentication code")?;
         let local = matches!(self.connection.target.address, Address::Unix(_));
         let secret = self.connection.credential.secret();
-        let refused = |what: &str| Ok(Some(failed("08006", "the gateway could not log in to the target; its log says why", what)));
+        let refused = |what: &str| {
+            Ok(Some(failed("08006", "the gateway could not log in to the target; its log says why", what)))
+        };
         match (code, &mut self.stage) {
             (0, Stage::Authenticating | Stage::SaslDone) => {
                 self.stage = Stage::Authenticated;
@@ -257,7 +280,9 @@ impl TargetLogin {
                 Ok(None)
             }
             (11, Stage::Sasl { proof, salt, iterations }) if *iterations == 0 => {
-                let Ok(challenge) = proof.challenge(r.rest()) else { return refused("malformed SCRAM challenge") };
+                let Ok(challenge) = proof.challenge(r.rest()) else {
+                    return refused("malformed SCRAM challenge");
+                };
                 // A target could ask for hours of key derivation.
                 if challenge.iterations > 1_000_000 {
                     return refused("the target asks for more than a million SCRAM iterations");
@@ -301,7 +326,11 @@ impl TargetLogin {
         match answer {
             Answer::Done => match self.prove(flow) {
                 // Asked once already: not deriving must not become a loop.
-                Some(_) => failed("08006", "the gateway could not log in to the target", "no SCRAM keys after derivation"),
+                Some(_) => failed(
+                    "08006",
+                    "the gateway could not log in to the target",
+                    "no SCRAM keys after derivation",
+                ),
                 None => Progress::Step(Step::READ),
             },
             Answer::Failed(why) => failed("08006", "the gateway could not log in to the target", why.clone()),

@@ -85,7 +85,11 @@ fn catalog() -> Catalog {
             table(
                 16400,
                 "customers",
-                vec![column(1, "id", 23, "int4"), column(2, "name", 25, "text"), column(3, "email", 25, "text")],
+                vec![
+                    column(1, "id", 23, "int4"),
+                    column(2, "name", 25, "text"),
+                    column(3, "email", 25, "text"),
+                ],
             ),
             table(16500, "orders", vec![column(1, "id", 23, "int4"), column(2, "item", 25, "text")]),
         ],
@@ -142,7 +146,8 @@ fn gateway(rules: &str) -> Gateway {
     let published: Published = Arc::new(ArcSwap::from_pointee(directory(rules)));
     let keep = ledger.clone();
     let gate = postgres::Gate::new(published, move |_| Box::new(keep.clone()));
-    let peer = Peer { address: ([127, 0, 0, 1], 999).into(), listener: ([127, 0, 0, 1], 7432).into(), tls: None };
+    let peer =
+        Peer { address: ([127, 0, 0, 1], 999).into(), listener: ([127, 0, 0, 1], 7432).into(), tls: None };
     let session = gate.worker(0).accept(peer);
     Gateway { drive: Drive::new(session), ledger }
 }
@@ -230,8 +235,11 @@ fn encode(line: &str) -> Vec<u8> {
 fn decode(mut bytes: &[u8], first: bool) -> Vec<String> {
     let mut lines = Vec::new();
     while !bytes.is_empty() {
-        let (tag, header) =
-            if first && bytes[0] == 0 { ("start".to_owned(), 0) } else { (char::from(bytes[0]).to_string(), 1) };
+        let (tag, header) = if first && bytes[0] == 0 {
+            ("start".to_owned(), 0)
+        } else {
+            (char::from(bytes[0]).to_string(), 1)
+        };
         let length = u32::from_be_bytes(bytes[header..header + 4].try_into().unwrap()) as usize;
         let body = &bytes[header + 4..header + length];
         let mut text = String::new();
@@ -255,7 +263,8 @@ fn decode(mut bytes: &[u8], first: bool) -> Vec<String> {
 fn blank_decision(text: &str) -> String {
     let mut out = text.to_owned();
     if let Some(at) = text.find("decision ") {
-        let id: String = text[at + 9..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+        let id: String =
+            text[at + 9..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
         let number = id.rsplit('-').next().unwrap_or_default().to_owned();
         out = out.replace(&id, &format!("ID-{number}"));
     }
