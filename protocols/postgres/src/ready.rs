@@ -50,8 +50,7 @@ impl Shared {
 
     fn judge(&self, scope: &Arc<Scope>, catalog: Arc<policy::Catalog>) -> Rc<Judge> {
         let mut judges = self.judges.borrow_mut();
-        let version = catalog.version;
-        let kept = judges.iter().find(|(s, j)| Arc::ptr_eq(s, scope) && j.catalog().version == version);
+        let kept = judges.iter().find(|(s, j)| Arc::ptr_eq(s, scope) && Arc::ptr_eq(j.catalog(), &catalog));
         if let Some((_, judge)) = kept {
             return judge.clone();
         }
@@ -227,7 +226,7 @@ impl Ready {
         let catalog = self.connection.catalogues.get(&self.database);
         match catalog {
             Some(catalog) if catalog.version > self.catalogue_after || self.catalogue_after == 0 => {
-                if self.judge.as_ref().is_none_or(|j| j.catalog().version != catalog.version) {
+                if self.judge.as_ref().is_none_or(|j| !Arc::ptr_eq(j.catalog(), &catalog)) {
                     self.judge = Some(self.shared.judge(&self.scope, catalog));
                     self.stamp += 1;
                     self.strangers.clear();
