@@ -47,6 +47,8 @@ pub struct Decision {
     pub outputs: Option<Vec<bool>>,
     /// Another literal in the same place could have led to another decision: cached under its exact text only.
     pub literals_matter: bool,
+    /// It calls a function that is not known to be harmless, or runs code: what it does besides its own text is anybody's guess.
+    pub strangers: bool,
 }
 
 impl Decision {
@@ -60,6 +62,7 @@ impl Decision {
             ddl: false,
             outputs: None,
             literals_matter: false,
+            strangers: false,
         }
     }
 
@@ -319,6 +322,8 @@ impl Judge {
                 return self.refuse(&Refusal::Unclear("it holds a construct nobody here understands"));
             };
             decision.ddl |= facts.ddl;
+            decision.strangers |= facts.acts.iter().any(|a| matches!(a.class, "do" | "call" | "execute"))
+                || facts.functions.iter().any(|f| self.bound.index.stranger(f));
             decision.literals_matter |=
                 !facts.copies.is_empty() || !facts.settings.is_empty() || !facts.set_config.is_empty();
             let judged = self.one(statement, &facts, &mut decision);

@@ -555,6 +555,11 @@ impl Scope {
         self.is_empty().then(Pass::judged)
     }
 
+    /// Evidence for what a target answers where no mask is in force; none when one is.
+    pub fn unmasked(&self) -> Option<Pass> {
+        (!self.masks).then(Pass::judged)
+    }
+
     /// A mask rule is in force (enforced, not only observed).
     pub fn masks(&self) -> bool {
         self.masks

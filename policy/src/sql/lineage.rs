@@ -40,6 +40,12 @@ pub(crate) struct Taint {
 pub(crate) type Taints = HashMap<u32, Taint>;
 
 impl Index {
+    /// A function that is not one of PostgreSQL's own harmless ones, or may be a user's of the same name.
+    pub(crate) fn stranger(&self, function: &str) -> bool {
+        self.functions.contains_key(function)
+            || !(listed(known::PURE_FUNCTIONS, function) || listed(known::EFFECT_FUNCTIONS, function))
+    }
+
     pub(crate) fn new(catalog: &Catalog) -> Index {
         let mut index = Index::default();
         for (i, table) in catalog.tables.iter().enumerate() {

@@ -538,12 +538,12 @@ impl Ready {
             return true;
         }
         let disturbing = self.owed.iter().any(|o| match o {
-            Owed::Query { disturbs, .. } => *disturbs,
+            Owed::Query { disturbs, .. } => disturbs.any(),
             Owed::Execute { portal, .. } => {
                 self.owed.iter().any(|o| match o {
                     Owed::Bind { portal: p, statement, .. } if *p == *portal => self.may_disturb(statement),
                     _ => false,
-                }) || self.tables.portals.get(&**portal).is_some_and(|p| p.disturbs)
+                }) || self.tables.portals.get(&**portal).is_some_and(|p| p.disturbs.any())
             }
             _ => false,
         });
@@ -572,7 +572,7 @@ impl Ready {
 
     fn may_disturb(&self, statement: &[u8]) -> bool {
         let mut candidates = self.candidates(statement).peekable();
-        candidates.peek().is_none() || candidates.any(|p| p.disturbs)
+        candidates.peek().is_none() || candidates.any(|p| p.disturbs.any())
     }
 
     /// The client's login deadline or another end from outside passed.

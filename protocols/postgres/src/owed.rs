@@ -13,7 +13,7 @@ use flow::{Fault, Side};
 use policy::{Block, Decision};
 
 use crate::name::Name;
-use crate::prepared::Prepared;
+use crate::prepared::{Disturbs, Prepared};
 
 /// One message's worth of replies.
 pub(crate) enum Owed {
@@ -45,7 +45,7 @@ pub(crate) enum Owed {
     Query {
         number: u64,
         decision: Option<Arc<Decision>>,
-        disturbs: bool,
+        disturbs: Disturbs,
         since: u64,
     },
     Function {

@@ -14,7 +14,7 @@ pub(crate) struct Prepared {
     pub(crate) number: u64,
     /// `None`: no rule touched the session when it was prepared.
     pub(crate) decision: Option<Arc<Decision>>,
-    pub(crate) disturbs: bool,
+    pub(crate) disturbs: Disturbs,
     /// Its text, kept where a later policy may have to judge it again.
     pub(crate) text: Option<Arc<[u8]>>,
     /// Which judgement it was decided under.
@@ -24,8 +24,33 @@ pub(crate) struct Prepared {
 /// A portal made by Bind.
 pub(crate) struct Portal {
     pub(crate) decision: Option<Arc<Decision>>,
-    pub(crate) disturbs: bool,
+    pub(crate) disturbs: Disturbs,
     pub(crate) number: u64,
+}
+
+/// Which names a statement may give to something else behind the protocol's back (SQL's PREPARE, DEALLOCATE, DECLARE, CLOSE, …).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Disturbs {
+    pub(crate) statements: bool,
+    pub(crate) portals: bool,
+}
+
+impl Disturbs {
+    pub(crate) const ALL: Disturbs = Disturbs { statements: true, portals: true };
+
+    /// Conservative: the words anywhere in the text, or anything the text calls that is not known.
+    pub(crate) fn of(text: &[u8], decision: Option<&Decision>) -> Disturbs {
+        let Some(decision) = decision else { return Disturbs::ALL };
+        let says = |words: &[&[u8]]| words.iter().any(|w| contains(text, w));
+        Disturbs {
+            statements: decision.strangers || says(&[b"prepare", b"deallocate", b"discard"]),
+            portals: decision.strangers || says(&[b"declare", b"close", b"discard"]),
+        }
+    }
+
+    pub(crate) fn any(self) -> bool {
+        self.statements || self.portals
+    }
 }
 
 #[derive(Default)]
@@ -35,17 +60,16 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// A statement ran that may have made, replaced or dropped statements or portals by name: what we know of names is void.
-    /// The texts stay known to the record; a later Bind to such a name is treated as unknown.
-    pub(crate) fn void(&mut self) {
-        self.statements.clear();
-        self.portals.clear();
+    /// A statement ran that may have made, replaced or dropped what names stand for: what we know of them is void, and a later use of
+    /// such a name is one of something unknown. The record keeps the texts.
+    pub(crate) fn void(&mut self, disturbs: Disturbs) {
+        if disturbs.statements {
+            self.statements.clear();
+        }
+        if disturbs.portals {
+            self.portals.clear();
+        }
     }
-}
-
-/// True when a text may touch statements or cursors by name although it is otherwise harmless. Conservative: the words anywhere.
-pub(crate) fn mentions_names(text: &[u8]) -> bool {
-    [&b"prepare"[..], b"deallocate", b"discard", b"declare", b"close"].iter().any(|w| contains(text, w))
 }
 
 /// True when a text may change the client's encoding or the meaning of backslashes.
@@ -75,9 +99,9 @@ mod tests {
 
     #[test]
     fn words_are_found_in_any_case() {
-        assert!(mentions_names(b"select 1; PrePare x as select 2"));
-        assert!(mentions_names(b"CLOSE c"));
-        assert!(!mentions_names(b"select clos, prepar from t"));
+        assert!(contains(b"select 1; PrePare x as select 2", b"prepare"));
+        assert!(contains(b"CLOSE c", b"close"));
+        assert!(!contains(b"select clos, prepar from t", b"close"));
         assert!(mentions_quoting(b"SET NAMES 'SJIS'"));
     }
 }

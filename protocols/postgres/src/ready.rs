@@ -13,7 +13,7 @@ use ring::rand::SystemRandom;
 
 use crate::cancel::{Cancel, Cancels, Courier};
 use crate::owed::Queue;
-use crate::prepared::{Tables, mentions_names, mentions_quoting};
+use crate::prepared::{Disturbs, Tables, mentions_quoting};
 use crate::refuse;
 use crate::row;
 use crate::target::Settings;
@@ -68,9 +68,9 @@ impl Shared {
 pub(crate) enum Shape {
     /// No description seen: a row now would be a row nobody judged.
     Unknown,
-    /// Passes without a look inside.
-    Unseen,
-    Planned(Rc<Plan>),
+    /// Its plan lets every column pass: rows are not looked into.
+    Passing(Rc<Plan>),
+    Masked(Rc<Plan>),
 }
 
 /// The result being received for the front of the queue.
@@ -168,7 +168,7 @@ pub(crate) struct Ready {
 pub(crate) struct Judged {
     pub(crate) number: u64,
     pub(crate) decision: Option<Arc<Decision>>,
-    pub(crate) disturbs: bool,
+    pub(crate) disturbs: Disturbs,
     pub(crate) refused: Option<Box<Block>>,
 }
 
@@ -297,11 +297,8 @@ impl Ready {
                 hint: "send the data as parameters or with COPY instead of inside the text".into(),
             }));
         }
-        let disturbs = match &decision {
-            Some(d) => !d.clean || mentions_names(text),
-            None => true,
-        };
-        if decision.as_ref().is_some_and(|d| !d.clean) || mentions_quoting(text) {
+        let disturbs = Disturbs::of(text, decision.as_deref());
+        if decision.as_ref().is_some_and(|d| d.strangers) || mentions_quoting(text) {
             self.quoting_at_risk = !self.scope.is_empty();
         }
         self.number += 1;

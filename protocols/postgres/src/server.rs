@@ -16,7 +16,7 @@ use crate::copy;
 use crate::frame::{self, HEADER, Header};
 use crate::message::{self, Reader, error_field};
 use crate::owed::Owed;
-use crate::prepared::Portal;
+use crate::prepared::{Disturbs, Portal};
 use crate::ready::{Copying, Ready, ServerBody, Shape};
 use crate::refuse;
 use crate::row;
@@ -138,14 +138,23 @@ impl Ready {
             Some(Owed::Execute { portal, .. }) => Some(portal),
             _ => return Err(fault("DataRow without a statement")),
         };
-        // An Execute of a statement proved clean needs no description; everything else does, or no row passes.
-        let clean = portal.is_some_and(|p| {
-            let made = self.tables.portals.get(&**p);
-            made.and_then(|p| p.decision.as_ref()).is_some_and(|d| d.clean)
-        });
-        match &self.current.shape {
-            Shape::Unknown if self.scope.masks() && !clean => Err(fault("DataRow without a description")),
-            Shape::Unseen | Shape::Unknown => {
+        let undescribed = || fault("DataRow without a description");
+        let pass = match &self.current.shape {
+            Shape::Masked(plan) => Err(Rc::clone(plan)),
+            Shape::Passing(plan) => Ok(plan.pass()),
+            Shape::Unknown => match (self.scope.unmasked(), portal) {
+                (Some(pass), _) => Ok(pass),
+                // An Execute of a statement proved clean needs no description; everything else does, or no row passes.
+                (None, Some(portal)) => {
+                    let made = self.tables.portals.get(&**portal);
+                    let proved = made.and_then(|p| p.decision.as_ref()).filter(|d| d.clean);
+                    Ok(proved.and_then(|d| d.evidence()).ok_or_else(undescribed)?)
+                }
+                (None, None) => return Err(undescribed()),
+            },
+        };
+        match pass {
+            Ok(pass) => {
                 let input = flow.input();
                 let mut end = 0;
                 let mut header = Some(first);
@@ -159,14 +168,13 @@ impl Ready {
                 }
                 let here = end.min(input.len());
                 self.current.bytes += here as u64;
-                flow.forward(here, Pass::housekeeping());
+                flow.forward(here, pass);
                 if here < end {
                     self.server_body = ServerBody::Forward(end - here);
                 }
                 Ok(None)
             }
-            Shape::Planned(plan) => {
-                let plan = Rc::clone(plan);
+            Err(plan) => {
                 let mut header = first;
                 loop {
                     let input = flow.input();
@@ -249,7 +257,7 @@ impl Ready {
                 if let Some(Owed::Bind { portal, statement, number }) = self.owed.pop() {
                     let made = match self.tables.statements.get(&*statement) {
                         Some(p) => Portal { decision: p.decision.clone(), disturbs: p.disturbs, number },
-                        None => Portal { decision: None, disturbs: true, number },
+                        None => Portal { decision: None, disturbs: Disturbs::ALL, number },
                     };
                     if self.tables.portals.len() >= flow::limits::PREPARED_MAX {
                         self.tables.portals.clear();
@@ -290,12 +298,15 @@ impl Ready {
                 }
             }
             (b'C' | b'I', Some(Owed::Query { .. })) => {
-                let disturbs = matches!(self.owed.front(), Some(Owed::Query { disturbs: true, .. }));
+                let disturbs = match self.owed.front() {
+                    Some(Owed::Query { disturbs, .. }) => *disturbs,
+                    _ => Disturbs::ALL,
+                };
                 self.completed(body, header.tag, disturbs);
             }
             (b'C' | b'I' | b's', Some(Owed::Execute { .. })) => {
                 if let Some(Owed::Execute { portal, number, since }) = self.owed.pop() {
-                    let disturbs = self.tables.portals.get(&*portal).is_none_or(|p| p.disturbs);
+                    let disturbs = self.tables.portals.get(&*portal).map_or(Disturbs::ALL, |p| p.disturbs);
                     if header.tag != b's' {
                         self.completed(body, header.tag, disturbs);
                     }
@@ -348,7 +359,6 @@ impl Ready {
     /// Works out what happens to the rows that RowDescription `body` announces.
     fn described(&mut self, body: &[u8], decision: Option<Arc<Decision>>) -> Result<Option<Step>, Fault> {
         if !self.scope.masks() {
-            self.current.shape = Shape::Unseen;
             return Ok(None);
         }
         let Some(judge) = self.judge.clone() else { return Err(Fault::Bug("masks without a judge")) };
@@ -382,7 +392,8 @@ impl Ready {
                 }
             }
         }
-        self.current.shape = if plan.passes_all() { Shape::Unseen } else { Shape::Planned(Rc::new(plan)) };
+        let plan = Rc::new(plan);
+        self.current.shape = if plan.passes_all() { Shape::Passing(plan) } else { Shape::Masked(plan) };
         Ok(None)
     }
 
@@ -401,9 +412,9 @@ impl Ready {
     }
 
     /// A statement ended well: `body` is its CommandComplete.
-    fn completed(&mut self, body: &[u8], tag: u8, disturbs: bool) {
-        if disturbs && !self.scope.is_empty() {
-            self.tables.void();
+    fn completed(&mut self, body: &[u8], tag: u8, disturbs: Disturbs) {
+        if !self.scope.is_empty() {
+            self.tables.void(disturbs);
         }
         self.current.shape = Shape::Unknown;
         self.current.copying = None;

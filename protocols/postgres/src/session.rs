@@ -389,11 +389,12 @@ impl PostgresSession {
         let person = application.starts_with("psql") || application.starts_with("pgcli");
         if ready.connection.banner == Banner::Auto && person && !ready.scope.is_empty() {
             let message = format!(
-                "lockgate: session {} as {} on {}; {} rules active",
+                "lockgate: session {} as {} on {}; {} {} active",
                 crate::ready::short_id(&ready.id),
                 ready.identity.subject.identity,
                 ready.connection.name,
                 ready.scope.rules(),
+                if ready.scope.rules() == 1 { "rule" } else { "rules" },
             );
             let words =
                 Words { severity: "NOTICE", sqlstate: "00000", message: &message, detail: "", hint: "" };
@@ -604,6 +605,18 @@ impl Session for PostgresSession {
         };
         match step {
             Ok(step) => Ok(step),
+            // The target misbehaved before the session began: the client did nothing wrong and is told.
+            Err(
+                fault
+                @ (Fault::Protocol { side: Side::Server, .. } | Fault::Limit { side: Side::Server, .. }),
+            ) if matches!(self.state, State::Target(..)) => {
+                let refusal = Refusal(
+                    "08001",
+                    "the target of this connection broke the protocol while the gateway logged in".into(),
+                    "ask the operator of the gateway: its record names the reason",
+                );
+                self.target_progress(flow, target::Progress::Failed(refusal, fault.to_string()))
+            }
             Err(fault) => {
                 // What a fault leaves behind: the end of the session in the record, and nothing that could go on.
                 if let State::Ready(ready) = &self.state
