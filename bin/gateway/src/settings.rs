@@ -505,7 +505,8 @@ impl<'a> Check<'a> {
                             && bound.ip().is_loopback()
                             && !dir.join(cert).exists() =>
                     {
-                        self.warnings.push(format!("{bound} offers no TLS: {cert} is not there (optional: true)"));
+                        self.warnings
+                            .push(format!("{bound} offers no TLS: {cert} is not there (optional: true)"));
                         None
                     }
                     Some((Some(cert), Some(key))) => match tls::server(&dir.join(cert), &dir.join(key)) {
