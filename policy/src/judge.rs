@@ -14,7 +14,7 @@ use crate::facts::{Column, Format};
 use crate::mask::{Cell, Mask, stricter};
 use crate::plan::{CopyPlan, CopyRows, Plan};
 use crate::rule::{Action, BlockRule, Compiled, Scope, TablePattern};
-use crate::sql::facts::{self, Act, Copy, Facts, Name};
+use crate::sql::facts::{self, Act, Copy, Facts, Name, Value};
 use crate::sql::known::{self, listed};
 use crate::sql::lineage::{self, Index, Prover, Question, Taints};
 use crate::sql::{self, Refusal};
@@ -413,13 +413,17 @@ impl Judge {
         for call in &facts.set_config {
             match call {
                 None => return refuse("a parameter whose name is not written out"),
-                Some((name, value)) => {
+                Some((name, Value::Constant(value))) => {
                     if let Some((name, allowed)) = lexical(name)
                         && !allowed.iter().any(|a| a.eq_ignore_ascii_case(value))
                     {
                         return refuse(name);
                     }
                 }
+                // Whatever value it gets: asyncpg switches `jit` off and on again this way.
+                Some((name, Value::Parameter)) if known::harmless_whatever_value(name) => {}
+                Some((name, Value::Parameter)) => return refuse(name),
+                Some(_) => return refuse("a parameter whose value is not written out"),
             }
         }
         None

@@ -48,6 +48,14 @@ pub(crate) struct Copy<'a> {
     pub encoding: bool,
 }
 
+/// The value `set_config` is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Value<'a> {
+    Constant(&'a str),
+    Parameter,
+    Computed,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Facts<'a> {
     pub acts: Vec<Act<'a>>,
@@ -57,8 +65,8 @@ pub(crate) struct Facts<'a> {
     pub functions: Vec<&'a str>,
     /// `SET name = value` (the value when it is one constant), RESET without one.
     pub settings: Vec<(&'a str, Option<Vec<&'a str>>)>,
-    /// `set_config(name, value, …)` with constants, else `None`.
-    pub set_config: Vec<Option<(&'a str, &'a str)>>,
+    /// `set_config(name, value, …)` with a constant name, else `None`.
+    pub set_config: Vec<Option<(&'a str, Value<'a>)>>,
     pub copies: Vec<Copy<'a>>,
     pub ddl: bool,
     pub writes: bool,
@@ -162,7 +170,13 @@ fn function<'a>(call: &'a nodes::FuncCall, facts: &mut Facts<'a>) {
             Some(Node::A_Const(c)) => string(c),
             _ => None,
         };
-        facts.set_config.push(text(0).zip(text(1)));
+        // Named notation may give them in any order.
+        let value = match call.args().get(1) {
+            Some(Node::ParamRef(_)) => Value::Parameter,
+            Some(Node::TypeCast(c)) if matches!(c.arg(), Node::ParamRef(_)) => Value::Parameter,
+            _ => text(1).map_or(Value::Computed, Value::Constant),
+        };
+        facts.set_config.push(text(0).map(|name| (name, value)));
     }
 }
 

@@ -225,6 +225,19 @@ pub(crate) const LEXICAL_SETTINGS: &[(&str, &[&str])] = &[
     ("standard_conforming_strings", &["on", "true", "yes", "1", "tru", "tr", "t", "ye", "y"]),
 ];
 
+/// Settings among [`SETTINGS`] that say who runs a statement or what its names mean: their value has to be written out.
+const MEANING_SETTINGS: &[&str] = &["role", "search_path", "session_authorization"];
+
+/// True for settings that no value can turn into a change of names, quoting or identity.
+pub(crate) fn harmless_whatever_value(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    match name.split_once('.') {
+        // An application's own, which only its own SQL reads.
+        Some((owner, _)) => !SETTING_OWNERS.contains(&owner),
+        None => listed(SETTINGS, &name) && !MEANING_SETTINGS.contains(&name.as_str()),
+    }
+}
+
 /// Prefixes of custom settings that belong to extensions which act on them.
 #[rustfmt::skip]
 pub(crate) const SETTING_OWNERS: &[&str] = &[
