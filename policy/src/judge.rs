@@ -17,6 +17,7 @@ use crate::rule::{Action, BlockRule, Compiled, Scope, TablePattern};
 use crate::sql::facts::{self, Act, Copy, Facts, Name, Value};
 use crate::sql::known::{self, listed};
 use crate::sql::lineage::{self, Index, Prover, Question, Taints};
+use crate::sql::mentions::Mentions;
 use crate::sql::{self, Refusal};
 use crate::verdict::{Block, Pass, Verdict};
 
@@ -49,6 +50,7 @@ pub struct Decision {
     pub literals_matter: bool,
     /// It calls a function that is not known to be harmless, or runs code: what it does besides its own text is anybody's guess.
     pub strangers: bool,
+    pub mentions: Mentions,
 }
 
 impl Decision {
@@ -63,6 +65,7 @@ impl Decision {
             outputs: None,
             literals_matter: false,
             strangers: false,
+            mentions: Mentions::default(),
         }
     }
 
@@ -275,7 +278,7 @@ impl Judge {
         // The library's typed accessors panic on a tree they did not expect; such a text is one nobody understands.
         let decision = catch_unwind(AssertUnwindSafe(|| self.decide(sql)))
             .unwrap_or_else(|_| self.refuse(&Refusal::Unclear("the analysis failed")));
-        Arc::new(decision)
+        Arc::new(Decision { mentions: Mentions::of(sql), ..decision })
     }
 
     /// The decision for a text whose lexical rules are not the ones we know (`standard_conforming_strings = off`, a client encoding

@@ -8,6 +8,7 @@ pub(crate) mod children;
 pub(crate) mod facts;
 pub(crate) mod known;
 pub(crate) mod lineage;
+pub mod mentions;
 
 use memchr::{memchr, memchr2};
 use pg_raw_parse::ParseResult;

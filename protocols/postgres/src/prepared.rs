@@ -38,13 +38,11 @@ pub(crate) struct Disturbs {
 impl Disturbs {
     pub(crate) const ALL: Disturbs = Disturbs { statements: true, portals: true };
 
-    /// Conservative: the words anywhere in the text, or anything the text calls that is not known.
-    pub(crate) fn of(text: &[u8], decision: Option<&Decision>) -> Disturbs {
+    pub(crate) fn of(decision: Option<&Decision>) -> Disturbs {
         let Some(decision) = decision else { return Disturbs::ALL };
-        let says = |words: &[&[u8]]| words.iter().any(|w| contains(text, w));
         Disturbs {
-            statements: decision.strangers || says(&[b"prepare", b"deallocate", b"discard"]),
-            portals: decision.strangers || says(&[b"declare", b"close", b"discard"]),
+            statements: decision.strangers || decision.mentions.statements,
+            portals: decision.strangers || decision.mentions.portals,
         }
     }
 
@@ -69,39 +67,5 @@ impl Tables {
         if disturbs.portals {
             self.portals.clear();
         }
-    }
-}
-
-/// True when a text may change the client's encoding or the meaning of backslashes.
-pub(crate) fn mentions_quoting(text: &[u8]) -> bool {
-    [&b"encoding"[..], b"names", b"conforming", b"set_config", b"reset", b"discard"]
-        .iter()
-        .any(|w| contains(text, w))
-}
-
-/// ASCII case-insensitive search; `word` is lower-case.
-fn contains(text: &[u8], word: &[u8]) -> bool {
-    let Some(first) = word.first() else { return true };
-    let mut rest = text;
-    while let Some(at) = memchr::memchr2(*first, first.to_ascii_uppercase(), rest) {
-        let Some(here) = rest.get(at..) else { return false };
-        if here.get(..word.len()).is_some_and(|w| w.eq_ignore_ascii_case(word)) {
-            return true;
-        }
-        rest = here.get(1..).unwrap_or_default();
-    }
-    false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_found_in_any_case() {
-        assert!(contains(b"select 1; PrePare x as select 2", b"prepare"));
-        assert!(contains(b"CLOSE c", b"close"));
-        assert!(!contains(b"select clos, prepar from t", b"close"));
-        assert!(mentions_quoting(b"SET NAMES 'SJIS'"));
     }
 }

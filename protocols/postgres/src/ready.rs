@@ -13,7 +13,7 @@ use ring::rand::SystemRandom;
 
 use crate::cancel::{Cancel, Cancels, Courier};
 use crate::owed::Queue;
-use crate::prepared::{Disturbs, Tables, mentions_quoting};
+use crate::prepared::{Disturbs, Tables};
 use crate::refuse;
 use crate::row;
 use crate::target::Settings;
@@ -27,6 +27,67 @@ pub(crate) struct Shared {
     cache: RefCell<DecisionCache>,
     /// Judges by scope; the catalogue each is for is in it.
     judges: RefCell<Vec<(Arc<Scope>, Rc<Judge>)>>,
+    /// Plans of results described before.
+    pub(crate) plans: RefCell<Plans>,
+}
+
+/// Plans by what they were made from, so that a statement that runs again is not planned again. Direct-mapped: a collision costs a
+/// new plan, nothing else.
+#[derive(Default)]
+pub(crate) struct Plans(Vec<Option<Planned>>);
+
+struct Planned {
+    judge: Rc<Judge>,
+    decision: Arc<Decision>,
+    /// The RowDescription, byte for byte.
+    description: Box<[u8]>,
+    plan: Rc<Plan>,
+}
+
+impl Plans {
+    const SLOTS: usize = 256;
+    /// Longer descriptions are planned every time.
+    const DESCRIPTION_BYTES_MAX: usize = 4096;
+
+    fn slot(decision: &Arc<Decision>) -> usize {
+        (Arc::as_ptr(decision).addr() >> 6) % Plans::SLOTS
+    }
+
+    pub(crate) fn get(
+        &self,
+        judge: &Rc<Judge>,
+        decision: &Arc<Decision>,
+        description: &[u8],
+    ) -> Option<Rc<Plan>> {
+        let planned = self.0.get(Plans::slot(decision))?.as_ref()?;
+        let same = Rc::ptr_eq(&planned.judge, judge)
+            && Arc::ptr_eq(&planned.decision, decision)
+            && *planned.description == *description;
+        same.then(|| planned.plan.clone())
+    }
+
+    pub(crate) fn put(
+        &mut self,
+        judge: &Rc<Judge>,
+        decision: &Arc<Decision>,
+        description: &[u8],
+        plan: &Rc<Plan>,
+    ) {
+        if description.len() > Plans::DESCRIPTION_BYTES_MAX {
+            return;
+        }
+        if self.0.is_empty() {
+            self.0.resize_with(Plans::SLOTS, || None);
+        }
+        if let Some(slot) = self.0.get_mut(Plans::slot(decision)) {
+            *slot = Some(Planned {
+                judge: judge.clone(),
+                decision: decision.clone(),
+                description: description.into(),
+                plan: plan.clone(),
+            });
+        }
+    }
 }
 
 /// Judges kept per worker; one per distinct set of rules, database and catalogue version. Beyond, all are made anew.
@@ -41,6 +102,7 @@ impl Shared {
             random: SystemRandom::new(),
             cache: RefCell::new(DecisionCache::default()),
             judges: RefCell::new(Vec::new()),
+            plans: RefCell::default(),
         }
     }
 
@@ -71,6 +133,12 @@ pub(crate) enum Shape {
     /// Its plan lets every column pass: rows are not looked into.
     Passing(Rc<Plan>),
     Masked(Rc<Plan>),
+}
+
+impl Shape {
+    pub(crate) fn of(plan: Rc<Plan>) -> Shape {
+        if plan.passes_all() { Shape::Passing(plan) } else { Shape::Masked(plan) }
+    }
 }
 
 /// The result being received for the front of the queue.
@@ -297,10 +365,8 @@ impl Ready {
                 hint: "send the data as parameters or with COPY instead of inside the text".into(),
             }));
         }
-        let disturbs = Disturbs::of(text, decision.as_deref());
-        if decision.as_ref().is_some_and(|d| d.strangers) || mentions_quoting(text) {
-            self.quoting_at_risk = !self.scope.is_empty();
-        }
+        let disturbs = Disturbs::of(decision.as_deref());
+        self.quoting_at_risk |= decision.as_ref().is_some_and(|d| d.strangers || d.mentions.quoting);
         self.number += 1;
         let mut judged = Judged { number: self.number, decision, disturbs, refused };
         let statement = |parameters| Statement {

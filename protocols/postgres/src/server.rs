@@ -362,6 +362,11 @@ impl Ready {
             return Ok(None);
         }
         let Some(judge) = self.judge.clone() else { return Err(Fault::Bug("masks without a judge")) };
+        let known = decision.as_ref().and_then(|d| self.shared.plans.borrow().get(&judge, d, body));
+        if let Some(plan) = known {
+            self.current.shape = Shape::of(plan);
+            return Ok(None);
+        }
         let columns = columns(body)?;
         let unknown = columns
             .iter()
@@ -381,7 +386,7 @@ impl Ready {
             Some(decision) => judge.plan_for(decision, &columns),
             None => judge.plan(&columns),
         };
-        if decision.is_some_and(|d| d.clean) {
+        if decision.as_ref().is_some_and(|d| d.clean) {
             // First witness: nothing masked can be in here. The second is heard where it can know better: a plain column of a
             // table it names. An expression has no origin, and a view was resolved through its definition.
             let view =
@@ -393,7 +398,10 @@ impl Ready {
             }
         }
         let plan = Rc::new(plan);
-        self.current.shape = if plan.passes_all() { Shape::Passing(plan) } else { Shape::Masked(plan) };
+        if let (Some(decision), false) = (&decision, unknown) {
+            self.shared.plans.borrow_mut().put(&judge, decision, body, &plan);
+        }
+        self.current.shape = Shape::of(plan);
         Ok(None)
     }
 
