@@ -206,6 +206,8 @@ pub(crate) struct Ready {
     pub(crate) stamp: u64,
     /// The catalogue must be newer than this before the next statement (DDL went by).
     pub(crate) catalogue_after: u64,
+    /// A statement of the open transaction changed the catalogue.
+    pub(crate) changed_catalogue: bool,
     /// Tables a fresh catalogue did not know either (made in an open transaction, temporary): not asked for again.
     pub(crate) strangers: Vec<u32>,
     /// The catalogue version that was found too old for the result being described.

@@ -434,10 +434,7 @@ impl Ready {
             .iter()
             .any(|c| command.starts_with(c))
         {
-            self.connection.catalogues.mark_stale(&self.database);
-            if let Some(judge) = &self.judge {
-                self.catalogue_after = judge.catalog().version;
-            }
+            self.changed_catalogue = true;
         }
         // INSERT, UPDATE, COPY … report rows that were not sent to the client.
         if self.current.rows == 0
@@ -604,6 +601,11 @@ impl Ready {
         if self.transaction == b'I' {
             // Portals end with their transaction.
             self.tables.portals.clear();
+            // What changed the catalogue can be seen from outside now. Before, asking for it would have found nothing.
+            if std::mem::take(&mut self.changed_catalogue) {
+                self.connection.catalogues.mark_stale(&self.database);
+                self.catalogue_after = self.judge.as_ref().map_or(0, |j| j.catalog().version);
+            }
         }
         if self.owed.is_empty() {
             self.quoting_at_risk = false;

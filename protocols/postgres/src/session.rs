@@ -353,6 +353,7 @@ impl PostgresSession {
             judge: None,
             stamp: 1,
             catalogue_after: 0,
+            changed_catalogue: false,
             strangers: Vec::new(),
             asked_newer_than: None,
             settings: login.settings,
