@@ -15,6 +15,24 @@ pub struct Catalog {
     pub search_path: Vec<String>,
     pub tables: Vec<Table>,
     pub functions: Vec<Function>,
+    /// What a write sets in motion. Absent (an older snapshot, or a target that does not tell): anything may follow from any write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writes: Option<Writes>,
+}
+
+/// What follows from a write besides the rows it names; tables by OID.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Writes {
+    /// Writing to these may run code of users: a trigger, a rule, or a default, check, index, policy, generated column or domain that
+    /// calls a function which is neither built in nor written in C.
+    #[serde(default)]
+    pub code: Vec<u32>,
+    /// Changing rows of the first changes rows of the second: foreign keys that cascade or set.
+    #[serde(default)]
+    pub cascades: Vec<(u32, u32)>,
+    /// Constraints and triggers of these may speak at the end of the transaction.
+    #[serde(default)]
+    pub deferred: Vec<u32>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

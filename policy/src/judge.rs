@@ -38,7 +38,8 @@ pub struct Decision {
     /// Proved: no output of any statement can derive from a masked column, so its rows pass unseen. False when in doubt.
     pub clean: bool,
     /// The statement reads a masked column, or nobody could prove that it does not: error and notice texts are withheld.
-    /// True as well for clean statements that write, because constraint errors show whole rows.
+    /// True as well for clean statements that write where an error could show a masked table's row (constraint errors do), or where
+    /// code of users may speak.
     pub withhold: bool,
     /// For the n-th COPY … TO STDOUT of the text (in order): how to mask it.
     pub copies: Vec<CopyPlan>,
@@ -99,6 +100,10 @@ pub(crate) struct Bound {
     observed_masks: HashMap<(u32, i16), usize>,
     /// For each rule of the scope: the relations its `tables` reach by descent or through views.
     reach: Vec<HashSet<u32>>,
+    /// Tables a write to which can only fail with words about rows that are not masked.
+    quiet: HashSet<u32>,
+    /// The same for the end of a transaction, whatever was written in it.
+    quiet_commit: bool,
     unresolved: Vec<String>,
 }
 
@@ -150,6 +155,7 @@ impl Bound {
                 (bound.observed, bound.observed_masks) = (taints, masks);
             }
         }
+        (bound.quiet, bound.quiet_commit) = quiet(catalog, &bound.taints);
         let uses =
             if scope.rules.iter().any(|r| matches!(&r.action, Action::Block(b) if !b.tables.is_empty())) {
                 view_uses(catalog, &bound.index)
@@ -206,6 +212,38 @@ impl Family {
     }
 }
 
+/// The tables whose constraints speak of unmasked rows only. A constraint's error shows the row or key of the table it stands on, so
+/// a table is loud when it hides something, when code runs on its writes, and when a write goes on to a loud one: into its
+/// descendants, or along foreign keys that cascade.
+fn quiet(catalog: &Catalog, taints: &Taints) -> (HashSet<u32>, bool) {
+    let Some(writes) = &catalog.writes else { return (HashSet::new(), false) };
+    let mut leads_to: HashMap<u32, Vec<u32>> = HashMap::new();
+    for (from, to) in &writes.cascades {
+        leads_to.entry(*to).or_default().push(*from);
+    }
+    let mut stack: Vec<u32> = writes.code.iter().chain(taints.keys()).copied().collect();
+    let mut tables = HashSet::new();
+    for table in &catalog.tables {
+        for parent in &table.parents {
+            leads_to.entry(table.oid).or_default().push(*parent);
+        }
+        if matches!(table.kind, 'r' | 'p') && lineage::system(&table.schema, &table.name).is_none() {
+            tables.insert(table.oid);
+        } else {
+            stack.push(table.oid);
+        }
+    }
+    let mut loud = HashSet::new();
+    while let Some(oid) = stack.pop() {
+        if loud.insert(oid) {
+            stack.extend(leads_to.get(&oid).into_iter().flatten());
+        }
+    }
+    tables.retain(|oid| !loud.contains(oid));
+    let quiet_commit = writes.deferred.iter().all(|oid| tables.contains(oid));
+    (tables, quiet_commit)
+}
+
 /// For each relation, the views that name it.
 fn view_uses(catalog: &Catalog, index: &Index) -> HashMap<u32, Vec<u32>> {
     let mut uses: HashMap<u32, Vec<u32>> = HashMap::new();
@@ -250,7 +288,8 @@ fn reach(
 struct Judged {
     block: Option<Block>,
     clean: bool,
-    writes: bool,
+    /// Its errors may show what its answer does not.
+    loud: bool,
     outputs: Option<Vec<bool>>,
 }
 
@@ -331,7 +370,7 @@ impl Judge {
                 !facts.copies.is_empty() || !facts.settings.is_empty() || !facts.set_config.is_empty();
             let judged = self.one(statement, &facts, &mut decision);
             decision.clean &= judged.clean;
-            decision.withhold |= self.scope.masks() && (!judged.clean || judged.writes);
+            decision.withhold |= self.scope.masks() && (!judged.clean || judged.loud);
             decision.outputs = judged.outputs;
             if first_block.is_none() {
                 first_block = judged.block;
@@ -348,12 +387,7 @@ impl Judge {
     }
 
     fn one(&self, statement: Node<'_>, facts: &Facts<'_>, decision: &mut Decision) -> Judged {
-        let mut judged = Judged {
-            block: None,
-            clean: true,
-            writes: facts.writes || facts.ddl || facts.commits || facts.copies.iter().any(|c| c.is_from),
-            outputs: None,
-        };
+        let mut judged = Judged { block: None, clean: true, loud: self.loud(facts), outputs: None };
         for (i, rule) in self.scope.rules.iter().enumerate() {
             let Action::Block(block) = &rule.action else { continue };
             let Some((act, name)) = self.matches(i, block, facts) else { continue };
@@ -391,6 +425,29 @@ impl Judge {
         }
         judged.block = judged.block.or(guard);
         judged
+    }
+
+    /// Whether an error of what a statement writes could show a masked table's row.
+    fn loud(&self, facts: &Facts<'_>) -> bool {
+        let quiet = |name: Option<Name<'_>>| {
+            let Some(name) = name else { return false };
+            let mut any = false;
+            self.bound
+                .index
+                .candidates(&self.catalog, name)
+                .inspect(|_| any = true)
+                .all(|t| self.bound.quiet.contains(&t.oid))
+                && any
+        };
+        let loud = |act: &Act<'_>| match act.class {
+            "insert" | "update" | "delete" | "merge" => !quiet(act.target),
+            "truncate" => true,
+            _ => false,
+        };
+        facts.ddl
+            || (facts.commits && !self.bound.quiet_commit)
+            || facts.acts.iter().any(loud)
+            || facts.copies.iter().any(|c| c.is_from && !quiet(c.relation))
     }
 
     fn prover<'p>(&'p self, taints: &'p Taints) -> Prover<'p> {

@@ -8,13 +8,15 @@
 //! masked  runs, and each output column needs a plan
 //! block RULE   does not run, because of that rule
 //! observe RULE runs, and that rule in observe mode is named
+//! spoken  runs, its rows pass unseen and its errors keep their text
+//! hushed  the same, but its errors are withheld
 //! copy    runs, COPY rows pass        copy-masked   runs, COPY rows are rewritten
 //! ```
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use policy::catalog::{Catalog, Function, Table, TableColumn};
+use policy::catalog::{Catalog, Function, Table, TableColumn, Writes};
 use policy::mask::HashKey;
 use policy::rule::{PolicyFile, Rule, Source};
 use policy::{CopyPlan, Judge, Subject, Verdict, compile};
@@ -70,7 +72,7 @@ fn catalog() -> Catalog {
     let part = [("id", 23), ("region", 25), ("ssn", 25)];
     let parted = table("public", "customers_part", 'p', &[], &part, None);
     table("public", "customers_part_eu", 'r', &[parted], &part, None);
-    table(
+    let orders = table(
         "public",
         "orders",
         'r',
@@ -78,8 +80,8 @@ fn catalog() -> Catalog {
         &[("id", 23), ("customer_id", 23), ("item", 25), ("amount", 1700)],
         None,
     );
-    table("public", "victims", 'r', &[], &[("id", 23), ("v", 25)], None);
-    table("public", "kv", 'r', &[], &[("k", 25), ("v", 25)], None);
+    let victims = table("public", "victims", 'r', &[], &[("id", 23), ("v", 25)], None);
+    let kv = table("public", "kv", 'r', &[], &[("k", 25), ("v", 25)], None);
     table("public", "far", 'f', &[], &[("a", 25)], None);
     table("a", "notes", 'r', &[], &[("id", 23), ("body", 25)], None);
     table("b", "notes", 'r', &[], &[("body", 25), ("id", 23), ("secret", 25)], None);
@@ -138,6 +140,8 @@ fn catalog() -> Catalog {
             function("uuid_generate_v4", "c"),
             function("dblink", "c"),
         ],
+        // A trigger on victims; deleting from kv deletes from customers.
+        writes: Some(Writes { code: vec![victims], cascades: vec![(kv, customers)], deferred: vec![orders] }),
     }
 }
 
@@ -167,12 +171,32 @@ fn outcome(judge: &Judge, sql: &str) -> Vec<String> {
             if !decision.clean {
                 assert!(decision.withhold, "what is not clean is withheld: {sql}");
             }
+            if decision.clean {
+                out.push(if decision.withhold { "hushed".into() } else { "spoken".into() });
+            }
             if decision.copies.is_empty() {
                 out.push(if decision.clean { "clean".into() } else { "masked".into() });
             }
         }
     }
     out
+}
+
+#[test]
+fn a_snapshot_that_does_not_tell_what_writes_do_withholds_them_all() {
+    let mut old = catalog();
+    old.writes = None;
+    let json = serde_json::to_string(&old).expect("JSON");
+    assert!(!json.contains("writes"));
+    let old = Arc::new(serde_json::from_str::<Catalog>(&json).expect("readable"));
+    let rule = serde_saphyr::from_str::<Rule>("{name: m, on: {columns: [customers.ssn]}, mask: redact}")
+        .expect("a rule");
+    for (catalog, want) in [(old, "hushed"), (Arc::new(catalog()), "spoken")] {
+        let judge = judge(std::slice::from_ref(&rule), &who("ana"), &catalog);
+        for sql in ["INSERT INTO orders VALUES (1)", "COMMIT", "COPY orders FROM STDIN"] {
+            assert!(outcome(&judge, sql).contains(&want.to_owned()), "{sql}: not {want}");
+        }
+    }
 }
 
 #[test]

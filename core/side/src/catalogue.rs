@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 use flow::Answer;
 use flow::access::{Address, Connection, Directory};
 use policy::Catalog;
-use policy::catalog::{Function, Table, TableColumn};
+use policy::catalog::{Function, Table, TableColumn, Writes};
 use ring::digest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -199,6 +199,7 @@ async fn read(client: &Client, database: &str) -> Result<Catalog, CatalogueError
         search_path: cell(&row, 1, "search_path")?,
         tables: Vec::new(),
         functions: Vec::new(),
+        writes: None,
     };
     client
         .batch_execute(
@@ -262,21 +263,50 @@ async fn read(client: &Client, database: &str) -> Result<Catalog, CatalogueError
             body: cell::<Option<String>>(&row, 5, "functions")?.unwrap_or_default(),
         });
     }
+    catalog.writes = writes(client).await?;
     client.batch_execute("commit").await.map_err(failed("the end of the snapshot"))?;
     catalog.version = next_version();
     Ok(catalog)
 }
 
+/// What writes set in motion; `None` where the target does not let us see all of it.
+async fn writes(client: &Client) -> Result<Option<Writes>, CatalogueError> {
+    const WHAT: &str = "what writes set in motion";
+    let mut writes = Writes::default();
+    let Some(rows) = permitted(client, WHAT, CODE_ON_WRITE).await? else { return Ok(None) };
+    for row in rows {
+        writes.code.push(cell(&row, 0, WHAT)?);
+    }
+    let Some(rows) = permitted(client, WHAT, CASCADES).await? else { return Ok(None) };
+    for row in rows {
+        writes.cascades.push((cell(&row, 0, WHAT)?, cell(&row, 1, WHAT)?));
+    }
+    let Some(rows) = permitted(client, WHAT, DEFERRED).await? else { return Ok(None) };
+    for row in rows {
+        writes.deferred.push(cell(&row, 0, WHAT)?);
+    }
+    Ok(Some(writes))
+}
+
 /// What a hardened target may not let everybody read. Without it, views and functions are unknown, which masks more.
 async fn optional(client: &Client, what: &'static str, sql: &str) -> Result<Vec<Row>, CatalogueError> {
+    Ok(permitted(client, what, sql).await?.unwrap_or_default())
+}
+
+/// The rows, or `None` when our role may not see them.
+async fn permitted(
+    client: &Client,
+    what: &'static str,
+    sql: &str,
+) -> Result<Option<Vec<Row>>, CatalogueError> {
     let failed = |e: tokio_postgres::Error| CatalogueError::Query { what, why: words(&e) };
     client.batch_execute("savepoint part").await.map_err(failed)?;
     match client.query(sql, &[]).await {
-        Ok(rows) => Ok(rows),
+        Ok(rows) => Ok(Some(rows)),
         Err(e) if e.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
             tracing::warn!(what, error = %words(&e), "the target does not let our role read this");
             client.batch_execute("rollback to savepoint part").await.map_err(failed)?;
-            Ok(Vec::new())
+            Ok(None)
         }
         Err(e) => Err(failed(e)),
     }
@@ -329,6 +359,47 @@ const VIEWS: &str = "select c.oid, pg_get_viewdef(c.oid) \
 const FUNCTIONS: &str = "select p.oid, n.nspname::text, p.proname::text, l.lanname::text, p.prokind::text, {body} \
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_language l on l.oid = p.prolang \
     where n.nspname not in ('pg_catalog', 'information_schema') order by p.oid";
+
+/// Tables on which a write may run code of users, or a policy that looks at other tables. Dependencies on built-in functions are not recorded by the server, so what is
+/// found here is a user's; written in C it belongs to an extension. Before 15 a generated column's dependencies are its table's.
+const CODE_ON_WRITE: &str = "with \
+    foreign_code as (select p.oid from pg_proc p join pg_language l on l.oid = p.prolang \
+        where l.lanname not in ('internal', 'c')), \
+    code as (select d.classid, d.objid from pg_depend d where \
+        (d.refclassid = 'pg_proc'::regclass and d.refobjid in (select oid from foreign_code)) \
+        or (d.refclassid = 'pg_operator'::regclass and d.refobjid in \
+            (select o.oid from pg_operator o where o.oprcode in (select oid from foreign_code))) \
+        or (d.refclassid = 'pg_opclass'::regclass and d.refobjid in \
+            (select k.oid from pg_opclass k join pg_amproc a on a.amprocfamily = k.opcfamily \
+                where a.amproc in (select oid from foreign_code)))), \
+    domains as (select c.contypid from code join pg_constraint c on c.oid = code.objid \
+        where code.classid = 'pg_constraint'::regclass and c.contypid <> 0) \
+    select tgrelid from pg_trigger where not tgisinternal \
+    union select ev_class from pg_rewrite where rulename <> '_RETURN' \
+    union select a.adrelid from code join pg_attrdef a on a.oid = code.objid \
+        where code.classid = 'pg_attrdef'::regclass \
+    union select c.conrelid from code join pg_constraint c on c.oid = code.objid \
+        where code.classid = 'pg_constraint'::regclass and c.conrelid <> 0 \
+    union select i.indrelid from code join pg_index i on i.indexrelid = code.objid \
+        where code.classid = 'pg_class'::regclass \
+    union select c.oid from code join pg_class c on c.oid = code.objid \
+        where code.classid = 'pg_class'::regclass and c.relkind in ('r', 'p') \
+    union select p.polrelid from code join pg_policy p on p.oid = code.objid \
+        where code.classid = 'pg_policy'::regclass \
+    union select p.polrelid from pg_policy p join pg_depend d on d.objid = p.oid \
+        where d.classid = 'pg_policy'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid <> p.polrelid \
+    union select a.attrelid from pg_attribute a join pg_type t on t.oid = a.atttypid \
+        left join pg_type e on e.oid = t.typelem \
+        where exists (select from domains) and a.attnum > 0 and not a.attisdropped \
+        and (t.typtype in ('d', 'c', 'r', 'm') or e.typtype in ('d', 'c', 'r', 'm')) \
+        and t.typnamespace <> 'pg_catalog'::regnamespace \
+    order by 1";
+
+const CASCADES: &str = "select distinct confrelid, conrelid from pg_constraint \
+    where contype = 'f' and (confupdtype not in ('a', 'r') or confdeltype not in ('a', 'r')) order by 1, 2";
+
+const DEFERRED: &str = "select tgrelid from pg_trigger where tgdeferrable \
+    union select conrelid from pg_constraint where condeferrable and conrelid <> 0 order by 1";
 
 /// Whole of a load, both tries.
 const LOAD_MAX: Duration = Duration::from_secs(10);
@@ -653,9 +724,9 @@ fn content_hash(catalog: &Catalog) -> Result<[u8; 32], CatalogueError> {
             Ok(())
         }
     }
-    let Catalog { version: _, database, server_version, search_path, tables, functions } = catalog;
+    let Catalog { version: _, database, server_version, search_path, tables, functions, writes } = catalog;
     let mut sink = io::BufWriter::new(Sink(digest::Context::new(&digest::SHA256)));
-    serde_json::to_writer(&mut sink, &(database, server_version, search_path, tables, functions))?;
+    serde_json::to_writer(&mut sink, &(database, server_version, search_path, tables, functions, writes))?;
     let sink = sink.into_inner().map_err(|e| CatalogueError::Runtime(e.into_error()))?;
     let mut out = [0; 32];
     out.iter_mut().zip(sink.0.finish().as_ref()).for_each(|(to, from)| *to = *from);

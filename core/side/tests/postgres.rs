@@ -230,6 +230,46 @@ const SCHEMA: &str = r#"
     create function sales.one(x int) returns int language sql as 'select x + 1';
     create function sales.two(x int) returns int language sql return x + 2;
     create procedure sales.nothing() language plpgsql as 'begin end';
+    create schema w;
+    grant usage on schema w to app;
+    create function w.f() returns int language sql as 'select 1';
+    create function w.ok(x int) returns bool language sql immutable as 'select true';
+    create function w.t() returns trigger language plpgsql as 'begin return new; end';
+    create function w.cmp(a int, b int) returns int language plpgsql immutable as 'begin return 0; end';
+    create function w.eq(a int, b int) returns bool language sql immutable as 'select true';
+    create operator w.=== (leftarg = int, rightarg = int, function = w.eq);
+    create operator class w.odd for type int using btree as operator 1 <, operator 2 <=, operator 3 =, operator 4 >=,
+        operator 5 >, function 1 w.cmp(int, int);
+    create domain w.even as int check (w.ok(value));
+    create type w.pair as (a w.even);
+    create table w.quiet (id serial primary key, at timestamptz default now(), u uuid default gen_random_uuid(),
+        abs int generated always as (abs(2)) stored, check (id > 0));
+    create table w.l_trigger (id int);
+    create trigger t before insert on w.l_trigger for each row execute function w.t();
+    create table w.l_rule (id int);
+    create rule r as on insert to w.l_rule do also select 1;
+    create table w.l_default (id int default w.f());
+    create table w.l_check (id int, check (w.ok(id)));
+    create table w.l_index (id int);
+    create index on w.l_index ((w.ok(id)));
+    create table w.l_opclass (id int);
+    create index on w.l_opclass (id w.odd);
+    create table w.l_generated (id int, g bool generated always as (w.ok(id)) stored);
+    create table w.l_policy (id int);
+    create policy p on w.l_policy using (w.ok(id));
+    create table w.l_policy_reads (id int);
+    create policy p on w.l_policy_reads using (exists (select from sales.customers c where c.id = l_policy_reads.id));
+    create table w.q_policy (id int);
+    create policy p on w.q_policy using (id > 0);
+    create table w.l_domain (id w.even);
+    create table w.l_domain_in (ids w.pair[]);
+    create table w.l_operator (id int, check (id operator(w.===) id));
+    create table w.l_partition (id int) partition by range ((w.cmp(id, 1)));
+    create table w.q_restrict (id int references w.quiet);
+    create table w.q_cascade (id int references w.quiet on delete cascade);
+    create table w.q_parent (id int primary key);
+    create table w.q_set (id int references w.q_parent on update set null);
+    create table w.q_deferred (id int unique deferrable);
 "#;
 
 fn check(catalog: &Catalog) {
@@ -280,6 +320,13 @@ fn check(catalog: &Catalog) {
     assert!(function("two").body.contains("x + 2"), "{:?}", function("two"));
     assert_eq!((function("nothing").kind, function("nothing").schema.as_str()), ('p', "sales"));
     assert!(catalog.functions.iter().all(|f| f.schema != "pg_catalog"));
+    let writes = catalog.writes.as_ref().unwrap();
+    for t in catalog.tables.iter().filter(|t| t.schema == "w" && matches!(t.kind, 'r' | 'p')) {
+        assert_eq!(writes.code.contains(&t.oid), t.name.starts_with("l_"), "{}", t.name);
+    }
+    let oid = |name: &str| table("w", name).oid;
+    assert_eq!(writes.cascades, [(oid("quiet"), oid("q_cascade")), (oid("q_parent"), oid("q_set"))]);
+    assert_eq!(writes.deferred, [oid("q_deferred")]);
 }
 
 #[test]

@@ -94,6 +94,7 @@ fn catalog() -> Catalog {
             table(16500, "orders", vec![column(1, "id", 23, "int4"), column(2, "item", 25, "text")]),
         ],
         functions: Vec::new(),
+        writes: None,
     }
 }
 

@@ -9,7 +9,7 @@
 //! renamed or made again.
 
 use policy::Catalog;
-use policy::catalog::{Table, TableColumn};
+use policy::catalog::{Table, TableColumn, Writes};
 use rusqlite::{Connection, params};
 
 /// What the demo database calls itself.
@@ -186,6 +186,7 @@ pub(crate) fn catalog() -> Catalog {
         search_path: vec!["public".to_owned()],
         tables,
         functions: Vec::new(),
+        writes: Some(Writes::default()),
     }
 }
 
