@@ -41,7 +41,7 @@ struct Planned {
     decision: Arc<Decision>,
     /// The RowDescription, byte for byte.
     description: Box<[u8]>,
-    plan: Rc<Plan>,
+    shape: Shape,
 }
 
 impl Plans {
@@ -58,12 +58,12 @@ impl Plans {
         judge: &Rc<Judge>,
         decision: &Arc<Decision>,
         description: &[u8],
-    ) -> Option<Rc<Plan>> {
+    ) -> Option<Shape> {
         let planned = self.0.get(Plans::slot(decision))?.as_ref()?;
         let same = Rc::ptr_eq(&planned.judge, judge)
             && Arc::ptr_eq(&planned.decision, decision)
             && *planned.description == *description;
-        same.then(|| planned.plan.clone())
+        same.then(|| planned.shape.clone())
     }
 
     pub(crate) fn put(
@@ -71,7 +71,7 @@ impl Plans {
         judge: &Rc<Judge>,
         decision: &Arc<Decision>,
         description: &[u8],
-        plan: &Rc<Plan>,
+        shape: &Shape,
     ) {
         if description.len() > Plans::DESCRIPTION_BYTES_MAX {
             return;
@@ -84,7 +84,7 @@ impl Plans {
                 judge: judge.clone(),
                 decision: decision.clone(),
                 description: description.into(),
-                plan: plan.clone(),
+                shape: shape.clone(),
             });
         }
     }
@@ -132,12 +132,12 @@ pub(crate) enum Shape {
     Unknown,
     /// Its plan lets every column pass: rows are not looked into.
     Passing(Rc<Plan>),
-    Masked(Rc<Plan>),
+    Masked(Rc<row::Walker>),
 }
 
 impl Shape {
     pub(crate) fn of(plan: Rc<Plan>) -> Shape {
-        if plan.passes_all() { Shape::Passing(plan) } else { Shape::Masked(plan) }
+        if plan.passes_all() { Shape::Passing(plan) } else { Shape::Masked(Rc::new(row::Walker::new(plan))) }
     }
 }
 
@@ -160,6 +160,8 @@ pub(crate) struct Copying {
     /// `None`: rows pass without a look.
     pub(crate) plan: Option<policy::plan::CopyRows>,
     pub(crate) header: bool,
+    /// Reused from row to row.
+    pub(crate) scratch: Vec<u8>,
 }
 
 impl Default for Current {

@@ -4,64 +4,127 @@
 //! longer one is never held: its masked cells are overwritten byte for byte as they stream by (same length, see
 //! [`policy::mask::Cell::fill`]).
 
+use std::rc::Rc;
+
 use flow::{Fault, Side};
 use policy::Plan;
-use policy::mask::Masked;
-
-use crate::frame::HEADER;
+use policy::mask::{Cell, Masked};
 
 fn fault(what: &'static str) -> Fault {
     Fault::Protocol { side: Side::Server, what }
 }
 
-/// Appends the DataRow with this `body`, masked by `plan`, to `out`; returns how many cells were masked.
-pub(crate) fn mask(body: &[u8], plan: &Plan, out: &mut Vec<u8>) -> Result<u64, Fault> {
-    let start = out.len();
-    out.reserve(body.len() + HEADER + 16);
-    out.extend_from_slice(&[b'D', 0, 0, 0, 0]);
-    let (count, mut rest) = body.split_first_chunk::<2>().ok_or_else(|| fault("DataRow: column count"))?;
-    if usize::from(u16::from_be_bytes(*count)) != plan.columns.len() {
-        return Err(fault("DataRow: more or fewer columns than described"));
+/// A plan made ready to walk rows: runs of columns that pass are one step, a mask that does not look at the value is its bytes.
+pub(crate) struct Walker {
+    pub(crate) plan: Rc<Plan>,
+    steps: Box<[Step]>,
+    masked: u64,
+}
+
+enum Step {
+    /// So many columns pass.
+    Skip(usize),
+    /// Stands for any value, length first.
+    Constant(Box<[u8]>),
+    Apply(Cell),
+}
+
+impl Walker {
+    pub(crate) fn new(plan: Rc<Plan>) -> Walker {
+        let mut steps = Vec::new();
+        let mut masked = 0;
+        for column in &plan.columns {
+            let step = match column {
+                None => {
+                    if let Some(Step::Skip(n)) = steps.last_mut() {
+                        *n += 1;
+                    } else {
+                        steps.push(Step::Skip(1));
+                    }
+                    continue;
+                }
+                Some(cell) if cell.ignores_value() => {
+                    let mut bytes = vec![0xff; 4];
+                    if cell.apply(&[], &mut bytes) == Masked::Written {
+                        let length = bytes.len() - 4;
+                        patch(&mut bytes, 0, length);
+                    }
+                    Step::Constant(bytes.into())
+                }
+                Some(cell) => Step::Apply(cell.clone()),
+            };
+            masked += 1;
+            steps.push(step);
+        }
+        // Behind the last masked cell nothing needs to be looked at.
+        if let Some(Step::Skip(_)) = steps.last() {
+            steps.pop();
+        }
+        Walker { plan, steps: steps.into(), masked }
     }
-    out.extend_from_slice(count);
-    let mut masked = 0;
-    // What is not masked is copied in runs: `run` is where the current one began.
-    let mut run = rest;
-    for column in &plan.columns {
-        let here = rest;
-        let (length, after) = rest.split_first_chunk::<4>().ok_or_else(|| fault("DataRow: cell length"))?;
-        let length = i32::from_be_bytes(*length);
-        let Ok(size) = usize::try_from(length) else {
-            if length != -1 {
-                return Err(fault("DataRow: negative cell length"));
+
+    /// Appends the DataRow with this `body`, masked, to `out`; returns how many cells were masked.
+    pub(crate) fn mask(&self, body: &[u8], out: &mut Vec<u8>) -> Result<u64, Fault> {
+        let start = out.len();
+        let (count, mut rest) =
+            body.split_first_chunk::<2>().ok_or_else(|| fault("DataRow: column count"))?;
+        if usize::from(u16::from_be_bytes(*count)) != self.plan.columns.len() {
+            return Err(fault("DataRow: more or fewer columns than described"));
+        }
+        out.extend_from_slice(&[b'D', 0, 0, 0, 0, count[0], count[1]]);
+        let mut masked = self.masked;
+        // What is not masked is copied in runs: `run` is where the current one began.
+        let mut run = rest;
+        for step in &self.steps {
+            if let Step::Skip(columns) = step {
+                for _ in 0..*columns {
+                    rest = cell(rest)?.1;
+                }
+                continue;
+            }
+            let (value, after) = cell(rest)?;
+            if let Some(value) = value {
+                out.extend_from_slice(run.get(..run.len() - rest.len()).unwrap_or_default());
+                match step {
+                    Step::Constant(bytes) => out.extend_from_slice(bytes),
+                    Step::Skip(_) => {}
+                    Step::Apply(mask) => {
+                        let at = out.len();
+                        out.extend_from_slice(&[0xff; 4]);
+                        if mask.apply(value, out) == Masked::Written {
+                            let length = out.len() - at - 4;
+                            patch(out, at, length);
+                        } else {
+                            out.truncate(at + 4);
+                        }
+                    }
+                }
+                run = after;
+            } else {
+                // NULL stays NULL: nothing to hide.
+                masked -= 1;
             }
             rest = after;
-            continue;
-        };
-        let (value, after) = after.split_at_checked(size).ok_or_else(|| fault("DataRow: cell"))?;
-        rest = after;
-        if let Some(cell) = column {
-            let before = run.len() - here.len();
-            out.extend_from_slice(run.get(..before).unwrap_or_default());
-            let at = out.len();
-            out.extend_from_slice(&[0xff; 4]);
-            if cell.apply(value, out) == Masked::Written {
-                let length = out.len() - at - 4;
-                patch(out, at, length);
-            } else {
-                out.truncate(at + 4);
-            }
-            masked += 1;
-            run = rest;
+        }
+        out.extend_from_slice(run);
+        let length = out.len() - start - 1;
+        patch(out, start + 1, length);
+        Ok(masked)
+    }
+}
+
+/// The cell at the start of `row`, and what follows it.
+#[inline]
+fn cell(row: &[u8]) -> Result<(Option<&[u8]>, &[u8]), Fault> {
+    let (length, after) = row.split_first_chunk::<4>().ok_or_else(|| fault("DataRow: cell length"))?;
+    match i32::from_be_bytes(*length) {
+        -1 => Ok((None, after)),
+        length => {
+            let size = usize::try_from(length).map_err(|_| fault("DataRow: negative cell length"))?;
+            let (value, after) = after.split_at_checked(size).ok_or_else(|| fault("DataRow: cell"))?;
+            Ok((Some(value), after))
         }
     }
-    if !rest.is_empty() {
-        return Err(fault("DataRow: trailing bytes"));
-    }
-    out.extend_from_slice(run);
-    let length = out.len() - start - 1;
-    patch(out, start + 1, length);
-    Ok(masked)
 }
 
 /// Writes a length (a signed 32-bit number, big-endian) at `at`.
@@ -160,5 +223,54 @@ impl Stream {
     /// True when the row's bytes are used up but a cell is not: the lengths lied.
     pub(crate) fn broken(&self, plan: &Plan) -> bool {
         self.done() && (self.cell > 0 || self.column != plan.columns.len() || !self.counted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(cells: &[Option<&[u8]>]) -> Vec<u8> {
+        let mut body = (cells.len() as u16).to_be_bytes().to_vec();
+        for c in cells {
+            body.extend_from_slice(&c.map_or(-1, |c| c.len() as i32).to_be_bytes());
+            body.extend_from_slice(c.unwrap_or_default());
+        }
+        body
+    }
+
+    fn walker(columns: &[bool]) -> Walker {
+        let columns = columns.iter().map(|m| m.then(|| Cell::redact(25))).collect();
+        Walker::new(Rc::new(Plan { columns }))
+    }
+
+    #[test]
+    fn masks_where_the_plan_says_and_keeps_the_rest() {
+        let body = row(&[Some(b"1"), Some(b"secret"), None, Some(b"tail"), Some(b"secret2"), Some(b"")]);
+        for plan in
+            [[false, true, true, false, true, false], [true; 6], [false, false, false, false, false, true]]
+        {
+            let mut out = Vec::new();
+            let masked = walker(&plan).mask(&body, &mut out).unwrap();
+            let expected: Vec<Option<&[u8]>> =
+                [Some(&b"1"[..]), Some(b"secret"), None, Some(b"tail"), Some(b"secret2"), Some(b"")]
+                    .iter()
+                    .zip(plan)
+                    .map(|(c, m)| if m { c.map(|_| &b"***"[..]) } else { *c })
+                    .collect();
+            let expected = row(&expected);
+            assert_eq!(out[0], b'D');
+            assert_eq!(u32::from_be_bytes(out[1..5].try_into().unwrap()) as usize, expected.len() + 4);
+            assert_eq!(out[5..], expected);
+            assert_eq!(masked, plan.iter().enumerate().filter(|(i, m)| **m && *i != 2).count() as u64);
+        }
+    }
+
+    #[test]
+    fn a_row_of_another_shape_is_a_fault() {
+        let mut out = Vec::new();
+        assert!(walker(&[true]).mask(&row(&[Some(b"a"), Some(b"b")]), &mut out).is_err());
+        assert!(walker(&[true, true]).mask(&[0, 2, 0, 0, 0, 9, 1], &mut out).is_err());
+        assert!(walker(&[true]).mask(&[0, 1, 0xff, 0xff, 0xff, 0xfe], &mut out).is_err());
     }
 }

@@ -140,7 +140,7 @@ impl Ready {
         };
         let undescribed = || fault("DataRow without a description");
         let pass = match &self.current.shape {
-            Shape::Masked(plan) => Err(Rc::clone(plan)),
+            Shape::Masked(walker) => Err(Rc::clone(walker)),
             Shape::Passing(plan) => Ok(plan.pass()),
             Shape::Unknown => match (self.scope.unmasked(), portal) {
                 (Some(pass), _) => Ok(pass),
@@ -174,35 +174,47 @@ impl Ready {
                 }
                 Ok(None)
             }
-            Err(plan) => {
-                let mut header = first;
-                loop {
-                    let input = flow.input();
-                    if header.total() > FRAME_BYTES_MAX {
-                        let out = flow.own(Side::Client);
-                        out.extend_from_slice(input.get(..HEADER).unwrap_or_default());
-                        flow.discard(HEADER);
-                        self.current.rows += 1;
-                        let stream = Box::new(row::Stream::new(header.body));
-                        self.server_body = ServerBody::Row(stream, plan);
-                        return Ok(None);
-                    }
-                    let Some(body) = frame::body(input, header) else {
-                        return Ok(Some(Step::Read { need: header.total() }));
-                    };
-                    let out = flow.own(Side::Client);
-                    let before = out.len();
-                    self.current.masked += row::mask(body, &plan, out)?;
-                    self.current.bytes += (out.len() - before) as u64;
-                    self.current.rows += 1;
-                    flow.discard(header.total());
-                    match frame::header(flow.input(), Side::Server)? {
-                        Some(next) if next.tag == b'D' => header = next,
-                        _ => return Ok(None),
-                    }
-                }
+            Err(walker) => self.masked_rows(flow, first, walker),
+        }
+    }
+
+    /// Rewrites every whole row that is here.
+    fn masked_rows(
+        &mut self,
+        flow: &mut Flow<'_>,
+        first: Header,
+        walker: Rc<row::Walker>,
+    ) -> Result<Option<Step>, Fault> {
+        let input = flow.input();
+        let out = flow.own(Side::Client);
+        let before = out.len();
+        let (mut taken, mut rest, mut header) = (0, input, first);
+        let mut step = None;
+        loop {
+            if header.total() > FRAME_BYTES_MAX {
+                out.extend_from_slice(rest.get(..HEADER).unwrap_or_default());
+                taken += HEADER;
+                self.current.rows += 1;
+                let stream = Box::new(row::Stream::new(header.body));
+                self.server_body = ServerBody::Row(stream, walker.plan.clone());
+                break;
+            }
+            let Some(body) = frame::body(rest, header) else {
+                step = Some(Step::Read { need: header.total() });
+                break;
+            };
+            self.current.masked += walker.mask(body, out)?;
+            self.current.rows += 1;
+            taken += header.total();
+            rest = rest.get(header.total()..).unwrap_or_default();
+            match frame::header(rest, Side::Server)? {
+                Some(next) if next.tag == b'D' => header = next,
+                _ => break,
             }
         }
+        self.current.bytes += (out.len() - before) as u64;
+        flow.discard(taken);
+        Ok(step)
     }
 
     /// CopyData from the server.
@@ -224,10 +236,9 @@ impl Ready {
             return Ok(None);
         }
         let mut masked = None;
-        let mut scratch = Vec::new();
         let out = flow.own(Side::Client);
         let before = out.len();
-        message::write(out, b'd', |out| masked = copy::mask(body, plan, &mut scratch, out));
+        message::write(out, b'd', |out| masked = copy::mask(body, plan, &mut copying.scratch, out));
         let Some(masked) = masked else {
             out.truncate(before);
             return Err(fault("a COPY row is not shaped as planned"));
@@ -363,8 +374,8 @@ impl Ready {
         }
         let Some(judge) = self.judge.clone() else { return Err(Fault::Bug("masks without a judge")) };
         let known = decision.as_ref().and_then(|d| self.shared.plans.borrow().get(&judge, d, body));
-        if let Some(plan) = known {
-            self.current.shape = Shape::of(plan);
+        if let Some(shape) = known {
+            self.current.shape = shape;
             return Ok(None);
         }
         let columns = columns(body)?;
@@ -397,11 +408,10 @@ impl Ready {
                 }
             }
         }
-        let plan = Rc::new(plan);
+        self.current.shape = Shape::of(Rc::new(plan));
         if let (Some(decision), false) = (&decision, unknown) {
-            self.shared.plans.borrow_mut().put(&judge, decision, body, &plan);
+            self.shared.plans.borrow_mut().put(&judge, decision, body, &self.current.shape);
         }
-        self.current.shape = Shape::of(plan);
         Ok(None)
     }
 
@@ -447,7 +457,7 @@ impl Ready {
 
     fn copy_out_begins(&mut self) -> Result<(), Fault> {
         if !self.scope.masks() {
-            self.current.copying = Some(Copying { plan: None, header: false });
+            self.current.copying = Some(Copying { plan: None, header: false, scratch: Vec::new() });
             return Ok(());
         }
         let decision = match self.owed.front() {
@@ -466,7 +476,7 @@ impl Ready {
             None => return Err(fault("a COPY that nobody planned")),
         };
         let header = plan.as_ref().is_some_and(|p| p.header);
-        self.current.copying = Some(Copying { plan, header });
+        self.current.copying = Some(Copying { plan, header, scratch: Vec::new() });
         Ok(())
     }
 
