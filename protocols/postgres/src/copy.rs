@@ -4,74 +4,133 @@
 use policy::mask::{Cell, Masked};
 use policy::plan::CopyRows;
 
-/// Appends the CopyData row with this `body` (line end included), masked by `plan`, to `out`, without a message header. Returns how
-/// many cells were masked, or `None` when the row does not have the shape that was planned for.
-pub(crate) fn mask(body: &[u8], plan: &CopyRows, scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> Option<u64> {
-    let (line, end) = split_line_end(body);
-    // Nothing escaped: every delimiter separates, and a vector search finds them all.
-    if !plan.csv
-        && plan.every.is_none()
-        && memchr::memchr(b'\\', line).is_none()
-        && plan.null.starts_with(b"\\")
-    {
-        return plain(line, end, plan, scratch, out);
-    }
-    let mut rest = line;
-    let mut masked = 0;
-    let mut index = 0;
-    loop {
-        let field = if plan.csv { csv_field(rest, plan) } else { text_field(rest, plan.delimiter) };
-        let (field, after) = rest.split_at_checked(field)?;
-        let cell = match (&plan.every, plan.columns.get(index)) {
-            (Some(every), _) => Some(every),
-            (None, Some(cell)) => cell.as_ref(),
-            // More fields than columns: not what was planned.
-            (None, None) => return None,
-        };
-        match cell {
-            Some(cell) if field != plan.null => {
-                put(field, cell, plan, scratch, out);
-                masked += 1;
-            }
-            _ => out.extend_from_slice(field),
-        }
-        index += 1;
-        match after.split_first() {
-            Some((delimiter, after)) => {
-                out.push(*delimiter);
-                rest = after;
-            }
-            None => break,
-        }
-    }
-    if plan.every.is_none() && index != plan.columns.len() {
-        return None;
-    }
-    out.extend_from_slice(end);
-    Some(masked)
+/// A plan made ready to walk lines: a mask that does not look at the value is its bytes, escaped.
+pub(crate) struct Walker {
+    plan: CopyRows,
+    columns: Box<[Column]>,
+    every: Option<Column>,
+    /// Reused from line to line.
+    scratch: Vec<u8>,
+    /// NULL's text has a backslash: a line without one has no NULL and no escapes.
+    plain: bool,
 }
 
-/// A text row without a backslash: no NULL (its text has one) and no escapes.
-fn plain(line: &[u8], end: &[u8], plan: &CopyRows, scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> Option<u64> {
-    let mut masked = 0;
-    let mut columns = plan.columns.iter();
-    // What is not masked is copied in runs: `run` is where the current one began, `field` where the field did.
-    let (mut run, mut field) = (0, 0);
-    for stop in memchr::memchr_iter(plan.delimiter, line).chain([line.len()]) {
-        if let Some(cell) = columns.next()? {
-            out.extend_from_slice(line.get(run..field)?);
-            put(line.get(field..stop)?, cell, plan, scratch, out);
-            masked += 1;
-            run = stop;
+enum Column {
+    Pass,
+    /// Stands for any value but NULL.
+    Constant(Box<[u8]>),
+    Apply(Cell),
+}
+
+impl Walker {
+    pub(crate) fn new(plan: CopyRows) -> Walker {
+        let mut scratch = Vec::new();
+        let mut column = |cell: &Option<Cell>| match cell {
+            None => Column::Pass,
+            Some(cell) if cell.ignores_value() => {
+                let mut bytes = Vec::new();
+                write(cell, &[], &plan, &mut scratch, &mut bytes);
+                Column::Constant(bytes.into())
+            }
+            Some(cell) => Column::Apply(cell.clone()),
+        };
+        let columns = plan.columns.iter().map(&mut column).collect();
+        let every = plan.every.as_ref().map(|cell| column(&Some(cell.clone())));
+        let plain = !plan.csv && plan.null.starts_with(b"\\");
+        Walker { columns, every, scratch, plain, plan }
+    }
+
+    pub(crate) fn header(&self) -> bool {
+        self.plan.header
+    }
+
+    /// Appends the CopyData row with this `body` (line end included), masked, to `out`, without a message header. Returns how many
+    /// cells were masked, or `None` when the row does not have the shape that was planned for.
+    pub(crate) fn mask(&mut self, body: &[u8], out: &mut Vec<u8>) -> Option<u64> {
+        let (line, end) = split_line_end(body);
+        let masked = if self.plain && memchr::memchr(b'\\', line).is_none() {
+            // Nothing escaped: every delimiter separates, and a vector search finds them all.
+            let delimiter = self.plan.delimiter;
+            self.fields(line, memchr::memchr_iter(delimiter, line), out)
+        } else {
+            let stops = Stops { line, at: 0, format: Format::of(&self.plan) };
+            self.fields(line, stops, out)
+        }?;
+        out.extend_from_slice(end);
+        Some(masked)
+    }
+
+    /// Walks the fields of `line`; `stops` are the places of the delimiters between them.
+    fn fields(&mut self, line: &[u8], stops: impl Iterator<Item = usize>, out: &mut Vec<u8>) -> Option<u64> {
+        let mut masked = 0;
+        let mut columns = self.columns.iter();
+        // What is not masked is copied in runs: `run` is where the current one began, `field` where the field did.
+        let (mut run, mut field) = (0, 0);
+        for stop in stops.chain([line.len()]) {
+            let column = match &self.every {
+                Some(every) => every,
+                // More fields than columns: not what was planned.
+                None => columns.next()?,
+            };
+            if let Column::Constant(_) | Column::Apply(_) = column {
+                let value = line.get(field..stop)?;
+                if value != self.plan.null {
+                    out.extend_from_slice(line.get(run..field)?);
+                    match column {
+                        Column::Constant(bytes) => out.extend_from_slice(bytes),
+                        Column::Apply(cell) => write(cell, value, &self.plan, &mut self.scratch, out),
+                        Column::Pass => {}
+                    }
+                    masked += 1;
+                    run = stop;
+                }
+            }
+            field = stop + 1;
         }
-        field = stop + 1;
+        if self.every.is_none() && columns.next().is_some() {
+            return None;
+        }
+        out.extend_from_slice(line.get(run..)?);
+        Some(masked)
     }
-    if columns.next().is_some() {
-        return None;
+}
+
+/// The delimiters of a line that has quotes or escapes.
+struct Stops<'a> {
+    line: &'a [u8],
+    at: usize,
+    format: Format,
+}
+
+/// What separates and protects.
+#[derive(Clone, Copy)]
+struct Format {
+    csv: bool,
+    delimiter: u8,
+    quote: u8,
+    escape: u8,
+}
+
+impl Format {
+    fn of(plan: &CopyRows) -> Format {
+        Format { csv: plan.csv, delimiter: plan.delimiter, quote: plan.quote, escape: plan.escape }
     }
-    out.extend_from_slice(line.get(run..)?);
-    out.extend_from_slice(end);
-    Some(masked)
+}
+
+impl Iterator for Stops<'_> {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        let rest = self.line.get(self.at..)?;
+        let field = if self.format.csv {
+            csv_field(rest, self.format)
+        } else {
+            text_field(rest, self.format.delimiter)
+        };
+        let stop = self.at + field;
+        self.at = stop + 1;
+        (stop < self.line.len()).then_some(stop)
+    }
 }
 
 fn split_line_end(body: &[u8]) -> (&[u8], &[u8]) {
@@ -97,16 +156,16 @@ fn text_field(row: &[u8], delimiter: u8) -> usize {
 }
 
 /// Length of the field at the start of a csv row: up to the next delimiter outside quotes.
-fn csv_field(row: &[u8], plan: &CopyRows) -> usize {
+fn csv_field(row: &[u8], format: Format) -> usize {
     let mut quoted = false;
     let mut bytes = row.iter().enumerate();
     while let Some((at, b)) = bytes.next() {
-        if quoted && *b == plan.escape && plan.escape != plan.quote {
+        if quoted && *b == format.escape && format.escape != format.quote {
             bytes.next();
-        } else if *b == plan.quote {
+        } else if *b == format.quote {
             // A doubled quote leaves and enters at once: the state comes out right.
             quoted = !quoted;
-        } else if *b == plan.delimiter && !quoted {
+        } else if *b == format.delimiter && !quoted {
             return at;
         }
     }
@@ -114,7 +173,7 @@ fn csv_field(row: &[u8], plan: &CopyRows) -> usize {
 }
 
 /// Writes what stands for `field`, escaped for the format.
-fn put(field: &[u8], cell: &Cell, plan: &CopyRows, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+fn write(cell: &Cell, field: &[u8], plan: &CopyRows, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
     scratch.clear();
     let masked = if cell.ignores_value() {
         cell.apply(&[], scratch)
@@ -203,7 +262,7 @@ mod tests {
 
     fn run(csv: bool, columns: &[bool], row: &str) -> Option<String> {
         let mut out = Vec::new();
-        mask(row.as_bytes(), &plan(csv, columns), &mut Vec::new(), &mut out)?;
+        Walker::new(plan(csv, columns)).mask(row.as_bytes(), &mut out)?;
         Some(String::from_utf8(out).unwrap())
     }
 

@@ -12,6 +12,7 @@ use policy::{Block, Decision, Judge, Plan, Scope, Verdict};
 use ring::rand::SystemRandom;
 
 use crate::cancel::{Cancel, Cancels, Courier};
+use crate::copy;
 use crate::owed::Queue;
 use crate::prepared::{Disturbs, Tables};
 use crate::refuse;
@@ -158,10 +159,9 @@ pub(crate) struct Current {
 /// A COPY TO STDOUT under way.
 pub(crate) struct Copying {
     /// `None`: rows pass without a look.
-    pub(crate) plan: Option<policy::plan::CopyRows>,
+    pub(crate) walker: Option<copy::Walker>,
+    /// The header line is still to come, and passes.
     pub(crate) header: bool,
-    /// Reused from row to row.
-    pub(crate) scratch: Vec<u8>,
 }
 
 impl Default for Current {

@@ -220,34 +220,43 @@ impl Ready {
     /// CopyData from the server.
     fn copy_rows(&mut self, flow: &mut Flow<'_>, header: Header) -> Result<Option<Step>, Fault> {
         let Some(copying) = &mut self.current.copying else { return Err(fault("CopyData without a COPY")) };
-        let Some(plan) = &copying.plan else {
+        if copying.walker.is_none() || std::mem::take(&mut copying.header) {
             self.current.rows += 1;
             self.pass_on(flow, header);
             return Ok(None);
-        };
-        if header.total() > FRAME_BYTES_MAX {
-            return Err(Fault::Limit { side: Side::Server, what: "a COPY row too long to be masked" });
         }
-        let Some(body) = frame::body(flow.input(), header) else {
-            return Ok(Some(Step::Read { need: header.total() }));
-        };
-        if std::mem::take(&mut copying.header) {
-            self.pass_on(flow, header);
-            return Ok(None);
-        }
-        let mut masked = None;
+        let Some(walker) = &mut copying.walker else { return Err(Fault::Bug("a COPY without a plan")) };
+        let input = flow.input();
         let out = flow.own(Side::Client);
         let before = out.len();
-        message::write(out, b'd', |out| masked = copy::mask(body, plan, &mut copying.scratch, out));
-        let Some(masked) = masked else {
-            out.truncate(before);
-            return Err(fault("a COPY row is not shaped as planned"));
-        };
+        let (mut taken, mut rest, mut header, mut step) = (0, input, header, None);
+        loop {
+            if header.total() > FRAME_BYTES_MAX {
+                return Err(Fault::Limit { side: Side::Server, what: "a COPY row too long to be masked" });
+            }
+            let Some(body) = frame::body(rest, header) else {
+                step = Some(Step::Read { need: header.total() });
+                break;
+            };
+            let row = out.len();
+            let mut masked = None;
+            message::write(out, b'd', |out| masked = walker.mask(body, out));
+            let Some(masked) = masked else {
+                out.truncate(row);
+                return Err(fault("a COPY row is not shaped as planned"));
+            };
+            self.current.masked += masked;
+            self.current.rows += 1;
+            taken += header.total();
+            rest = rest.get(header.total()..).unwrap_or_default();
+            match frame::header(rest, Side::Server)? {
+                Some(next) if next.tag == b'd' => header = next,
+                _ => break,
+            }
+        }
         self.current.bytes += (out.len() - before) as u64;
-        self.current.masked += masked;
-        self.current.rows += 1;
-        flow.discard(header.total());
-        Ok(None)
+        flow.discard(taken);
+        Ok(step)
     }
 
     fn server_message(
@@ -457,7 +466,7 @@ impl Ready {
 
     fn copy_out_begins(&mut self) -> Result<(), Fault> {
         if !self.scope.masks() {
-            self.current.copying = Some(Copying { plan: None, header: false, scratch: Vec::new() });
+            self.current.copying = Some(Copying { walker: None, header: false });
             return Ok(());
         }
         let decision = match self.owed.front() {
@@ -470,13 +479,13 @@ impl Ready {
         };
         let at = self.current.copies;
         self.current.copies += 1;
-        let plan = match decision.as_ref().and_then(|d| d.copies.get(at)) {
+        let walker = match decision.as_ref().and_then(|d| d.copies.get(at)) {
             Some(CopyPlan::Pass) => None,
-            Some(CopyPlan::Rows(rows)) => Some(rows.clone()),
+            Some(CopyPlan::Rows(rows)) => Some(copy::Walker::new(rows.clone())),
             None => return Err(fault("a COPY that nobody planned")),
         };
-        let header = plan.as_ref().is_some_and(|p| p.header);
-        self.current.copying = Some(Copying { plan, header, scratch: Vec::new() });
+        let header = walker.as_ref().is_some_and(copy::Walker::header);
+        self.current.copying = Some(Copying { walker, header });
         Ok(())
     }
 
