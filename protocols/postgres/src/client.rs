@@ -46,6 +46,10 @@ impl Ready {
 
     fn client_messages(&mut self, flow: &mut Flow<'_>) -> Result<Step, Fault> {
         loop {
+            if self.leaving {
+                flow.discard(flow.input().len());
+                return Ok(Step::READ);
+            }
             if let Some(step) = self.client_body(flow)? {
                 return Ok(step);
             }
@@ -175,9 +179,15 @@ impl Ready {
                 flow.forward(total, Pass::housekeeping());
             }
             b'X' => {
+                small(header.body == 0)?;
                 self.record_end(flow.now(), "client ended the session")?;
-                flow.discard(total.min(flow.input().len()));
-                return Ok(Some(self.leave(flow)));
+                if self.quiet() {
+                    flow.discard(total);
+                    return Ok(Some(self.leave(flow)));
+                }
+                // What was asked for before is still done: the server reads Terminate after it, and closes.
+                flow.forward(total, Pass::housekeeping());
+                self.leaving = true;
             }
             _ => return Err(fault("unknown message type")),
         }

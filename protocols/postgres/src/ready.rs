@@ -1,6 +1,6 @@
 //! The long-lived state: a client that is logged in, a target that is logged in to, and what is known between them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -228,6 +228,10 @@ pub(crate) struct Ready {
     pub(crate) from_client: u64,
     pub(crate) to_client: u64,
     pub(crate) draining: bool,
+    /// The client said Terminate behind statements that still run: it is not listened to any more, the server ends the session.
+    pub(crate) leaving: bool,
+    /// The end is in the record.
+    pub(crate) ended: Cell<bool>,
     /// The target said FATAL: its end is explained already.
     pub(crate) target_fatal: bool,
 
@@ -470,8 +474,11 @@ impl Ready {
         Step::Close { then: courier }
     }
 
-    /// The last entry of a session.
+    /// The last entry of a session; whoever finds the reason first writes it.
     pub(crate) fn record_end(&self, now: Now, reason: &str) -> Result<(), Fault> {
+        if self.ended.replace(true) {
+            return Ok(());
+        }
         self.shared.record(
             self.id,
             now,

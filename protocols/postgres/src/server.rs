@@ -639,6 +639,9 @@ impl Ready {
 
     /// The target is gone.
     pub(crate) fn server_closed(&mut self, flow: &mut Flow<'_>) -> Result<Step, Fault> {
+        if self.leaving {
+            return Ok(Step::CLOSE);
+        }
         let running = !self.owed.is_empty();
         self.record_end(
             flow.now(),

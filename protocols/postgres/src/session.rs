@@ -1,5 +1,6 @@
 //! The states of one connection, and the service that makes sessions. This file only dispatches: each state is its own file.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -368,6 +369,8 @@ impl PostgresSession {
             from_client: 0,
             to_client: 0,
             draining: false,
+            leaving: false,
+            ended: Cell::new(false),
             target_fatal: false,
             pid,
             key,
@@ -537,6 +540,7 @@ impl PostgresSession {
                 self.state = State::Over;
                 Ok(step)
             }
+            (State::Ready(ready), Side::Client) if ready.leaving => Ok(Step::READ),
             (State::Ready(ready), Side::Client) => {
                 ready.record_end(flow.now(), "client vanished")?;
                 let step = ready.leave(flow);
