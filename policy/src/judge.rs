@@ -345,7 +345,10 @@ impl Judge {
                     format!("{message}, refused by the gateway because only statements it can read may pass"),
                 )
             },
-            Refusal::Limit(why) => built_in(NOT_UNDERSTOOD, "54001", format!("statement could not be analysed: {why}")),
+            Refusal::Limit(why) => Block {
+                hint: "Send it in smaller parts: fewer values, rows or statements at once. COPY has no such bound.".into(),
+                ..built_in(NOT_UNDERSTOOD, "54000", format!("statement could not be analysed: {why}"))
+            },
             Refusal::Unclear(why) => built_in(NOT_UNDERSTOOD, "42501", format!("statement could not be analysed: {why}")),
         })
     }

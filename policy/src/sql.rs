@@ -4,6 +4,7 @@
 //! every quantity the C library or a walk of ours could choke on is bounded before it is asked, and a panic inside the library's
 //! typed accessors becomes [`Refusal::Unclear`]. Source: PostgreSQL's scan.l and gram.y, through `pg_raw_parse` (grammar of 18).
 
+mod bulk;
 pub(crate) mod children;
 pub(crate) mod facts;
 pub(crate) mod known;
@@ -15,12 +16,43 @@ use pg_raw_parse::ParseResult;
 
 /// Longest text looked at; the same number as `flow::limits::STATEMENT_BYTES_MAX`, which this crate may not import.
 pub const TEXT_BYTES_MAX: usize = 1 << 20;
+/// The same for a text that is rows of constants and is judged by its first.
+pub const BULK_BYTES_MAX: usize = 6 << 20;
 /// Nested comments are quadratic in the lexer: 80 kB of `/*` took seconds.
 const COMMENT_DEPTH_MAX: usize = 16;
 /// Open parentheses and brackets. bison's stack ends at 10,000 symbols; a level costs up to three of them.
 const BRACKET_DEPTH_MAX: usize = 1_000;
-/// Tokens of a statement; at about 60 ns each the parse stays in the low tens of milliseconds.
-const TOKENS_MAX: usize = 250_000;
+/// What one text may cost, from lexing to the last proof, in nanoseconds of the machine the [`cost`]s were measured on.
+const WORK_MAX: usize = 5_000_000;
+
+/// Upper bounds, in nanoseconds, of what each part of a text costs by the time it is judged: lexed, parsed, walked, looked up, freed.
+/// Measured by `examples/worst.rs`, which holds them against every shape.
+mod cost {
+    pub(super) const WORD: usize = 300;
+    /// Besides being a word: SELECT begins one of the largest nodes, and settings are looked up.
+    pub(super) const LARGE: usize = 500;
+    pub(super) const NUMBER: usize = 75;
+    pub(super) const NUMBER_BYTE: usize = 9;
+    pub(super) const STRING: usize = 100;
+    pub(super) const DOLLAR_STRING: usize = 150;
+    /// A bracket opens a call, more often than not.
+    pub(super) const OPEN: usize = 80;
+    pub(super) const CLOSE: usize = 20;
+    /// `,` and `.`.
+    pub(super) const COMMA: usize = 40;
+    pub(super) const PARAMETER: usize = 30;
+    pub(super) const OPERATOR: usize = 140;
+    /// One character of a run that the lexer reads again.
+    pub(super) const RUN_BYTE: usize = 3;
+    /// A statement's own overhead: facts, rules, proof.
+    pub(super) const SEMICOLON: usize = 1_100;
+    pub(super) const SPACE_BYTE: usize = 2;
+    pub(super) const STRING_BYTE: usize = 2;
+    /// E'…' and $$…$$.
+    pub(super) const HARD_STRING_BYTE: usize = 8;
+    pub(super) const COMMENT_BYTE: usize = 12;
+    pub(super) const WORD_BYTE: usize = 5;
+}
 
 /// Why a text was not analysed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +70,11 @@ pub(crate) enum Refusal {
 
 /// Checks the bounds and parses.
 pub(crate) fn parse(text: &[u8]) -> Result<ParseResult, Refusal> {
-    let text = guard(text)?;
+    let short = if text.len() <= BULK_BYTES_MAX { bulk::shorten(text) } else { None };
+    let text = match &short {
+        Some((short, spent)) => guard(short, *spent)?,
+        None => guard(text, 0)?,
+    };
     match pg_raw_parse::parse(text) {
         Ok(tree) => Ok(tree),
         Err(pg_raw_parse::Error::Parse(error)) => {
@@ -57,8 +93,39 @@ pub(crate) fn parse(text: &[u8]) -> Result<ParseResult, Refusal> {
     }
 }
 
+/// What a text has cost so far.
+struct Work<'a> {
+    text: &'a [u8],
+    spent: usize,
+    /// End of the run of operator characters looked at last.
+    run_end: usize,
+}
+
+impl Work<'_> {
+    fn add(&mut self, cost: usize) -> Result<(), Refusal> {
+        self.spent += cost;
+        if self.spent > WORK_MAX { Err(Refusal::Limit("it is too large")) } else { Ok(()) }
+    }
+
+    /// The lexer reads the whole run of operator characters at a token's or comment's beginning, and then takes back all but one or
+    /// two: `+-+-…` and `/**//**/…` are quadratic in it (scan.l: `operator`, `xcstart`).
+    fn run(&mut self, rest: &[u8]) -> Result<(), Refusal> {
+        let at = self.text.len() - rest.len();
+        if at >= self.run_end {
+            let length = rest.iter().position(|b| !operator(*b)).unwrap_or(rest.len());
+            self.run_end = at + length;
+        }
+        self.add((self.run_end - at) * cost::RUN_BYTE)
+    }
+}
+
+/// `op_chars` of scan.l.
+fn operator(byte: u8) -> bool {
+    b"~!@#^&|`?+-*/%<>=".contains(&byte)
+}
+
 /// One pass that knows where strings, quoted names and comments begin and end (scan.l, with `standard_conforming_strings = on`).
-fn guard(bytes: &[u8]) -> Result<&str, Refusal> {
+fn guard(bytes: &[u8], spent: usize) -> Result<&str, Refusal> {
     if bytes.len() > TEXT_BYTES_MAX {
         return Err(Refusal::Limit("it is longer than 1 MiB"));
     }
@@ -67,15 +134,18 @@ fn guard(bytes: &[u8]) -> Result<&str, Refusal> {
     }
     let text = std::str::from_utf8(bytes).map_err(|_| Refusal::Unclear("it is not valid UTF-8"))?;
     let mut rest = bytes;
-    let (mut depth, mut tokens) = (0usize, 0usize);
+    let mut depth = 0usize;
+    let mut work = Work { text: bytes, spent, run_end: 0 };
     // The byte before an opening quote decides how the string reads: E'…' has backslashes, and so has what continues it: a
     // doubled quote, or another part on the next line (scan.l, `quotecontinue`).
     let mut before = 0u8;
     let mut escapes = false;
     while let Some((&byte, tail)) = rest.split_first() {
         let mut next = tail;
+        let passed = |next: &[u8]| rest.len() - next.len();
         match byte {
             b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => {
+                work.add(cost::SPACE_BYTE)?;
                 before = byte;
                 rest = next;
                 continue;
@@ -85,43 +155,80 @@ fn guard(bytes: &[u8]) -> Result<&str, Refusal> {
                 if depth > BRACKET_DEPTH_MAX {
                     return Err(Refusal::Limit("it is nested too deeply"));
                 }
+                work.add(cost::OPEN)?;
             }
-            b')' | b']' => depth = depth.saturating_sub(1),
+            b')' | b']' => {
+                depth = depth.saturating_sub(1);
+                work.add(cost::CLOSE)?;
+            }
             b'\'' if escapes || matches!(before, b'e' | b'E') => {
                 next = after_escape_string(tail)?;
+                work.add(cost::STRING + passed(next) * cost::HARD_STRING_BYTE)?;
                 escapes = true;
                 before = byte;
                 rest = next;
                 continue;
             }
-            b'\'' => next = after(tail, b'\''),
-            b'"' => next = after(tail, b'"'),
+            b'\'' => {
+                next = after(tail, b'\'');
+                // X'…', B'…', N'…' and U&'…' are read once more.
+                let twice = !matches!(before, 0 | b'\'' | b' ' | b'(' | b',' | b'=');
+                let byte = if twice { cost::HARD_STRING_BYTE } else { cost::STRING_BYTE };
+                work.add(cost::STRING + passed(next) * byte)?;
+            }
+            b'"' => {
+                next = after(tail, b'"');
+                work.add(cost::WORD + passed(next) * cost::WORD_BYTE)?;
+            }
             b'-' if tail.first() == Some(&b'-') => {
                 let end = memchr2(b'\n', b'\r', tail).unwrap_or(tail.len());
+                work.run(rest)?;
+                work.add((end + 1) * cost::SPACE_BYTE + cost::COMMA)?;
                 before = byte;
                 rest = tail.get(end..).unwrap_or_default();
                 continue;
             }
-            b'/' if tail.first() == Some(&b'*') => next = after_comment(tail.get(1..).unwrap_or_default())?,
-            b'$' => next = after_dollar(tail),
+            b'/' if tail.first() == Some(&b'*') => {
+                work.run(rest)?;
+                next = after_comment(tail.get(1..).unwrap_or_default(), &mut work)?;
+                work.add(cost::COMMA + passed(next) * cost::COMMENT_BYTE)?;
+            }
+            b'$' => {
+                let digits = tail.iter().position(|b| !b.is_ascii_digit()).unwrap_or(tail.len());
+                if digits > 0 {
+                    next = tail.get(digits..).unwrap_or_default();
+                    work.add(cost::PARAMETER + digits)?;
+                } else {
+                    next = after_dollar(tail);
+                    work.add(cost::DOLLAR_STRING + passed(next) * cost::HARD_STRING_BYTE)?;
+                }
+            }
+            b';' => work.add(cost::SEMICOLON)?,
+            b',' | b'.' => work.add(cost::COMMA)?,
             _ if word(byte) => {
                 let dollars = !byte.is_ascii_digit();
                 let end =
                     tail.iter().position(|b| !(word(*b) || dollars && *b == b'$')).unwrap_or(tail.len());
+                let name = rest.get(..=end).unwrap_or_default();
+                let price = if !dollars {
+                    cost::NUMBER + end * cost::NUMBER_BYTE
+                } else if [&b"select"[..], b"set_config"].iter().any(|w| name.eq_ignore_ascii_case(w)) {
+                    cost::WORD + cost::LARGE
+                } else {
+                    cost::WORD + end * cost::WORD_BYTE
+                };
+                work.add(price)?;
                 escapes = false;
                 before = if end == 0 { byte } else { 0 };
                 rest = tail.get(end..).unwrap_or_default();
-                tokens += 1;
-                if tokens > TOKENS_MAX {
-                    return Err(Refusal::Limit("it has too many tokens"));
-                }
                 continue;
             }
-            _ => {}
-        }
-        tokens += 1;
-        if tokens > TOKENS_MAX {
-            return Err(Refusal::Limit("it has too many tokens"));
+            _ => {
+                if operator(byte) {
+                    work.run(rest)?;
+                }
+                work.add(cost::OPERATOR)?;
+            }
         }
         escapes = false;
         before = byte;
@@ -161,7 +268,7 @@ fn after_escape_string(text: &[u8]) -> Result<&[u8], Refusal> {
     Ok(&[])
 }
 
-fn after_comment(text: &[u8]) -> Result<&[u8], Refusal> {
+fn after_comment<'t>(text: &'t [u8], work: &mut Work<'_>) -> Result<&'t [u8], Refusal> {
     let mut rest = text;
     let mut depth = 1usize;
     while let Some(at) = memchr2(b'*', b'/', rest) {
@@ -173,6 +280,7 @@ fn after_comment(text: &[u8]) -> Result<&[u8], Refusal> {
             }
             (Some(b'/'), Some(b'*')) => {
                 depth += 1;
+                work.run(rest.get(at..).unwrap_or_default())?;
                 if depth > COMMENT_DEPTH_MAX {
                     return Err(Refusal::Limit("its comments are nested too deeply"));
                 }

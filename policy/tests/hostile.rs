@@ -42,6 +42,13 @@ fn depth_and_size_never_end_the_process() {
             format!("select \"{}\"", "ä".repeat(n)),
             format!("select $x${}$x$", "(".repeat(n)),
             "/*".repeat(n),
+            // Read again by the lexer at every second character.
+            format!("select 1 {}1", "+-".repeat(n)),
+            format!("select {} 1", "/**/".repeat(n)),
+            format!("select /*{}*/ 1", "/**/".repeat(n)),
+            format!("select 'a' {}", "@/**/".repeat(n)),
+            format!("insert into u values (1){}", ",(1)".repeat(n * 10)),
+            format!("insert into u values (1){}, (s)", ",('x')".repeat(n * 10)),
         ] {
             let start = Instant::now();
             fuzz_statement(text.as_bytes());

@@ -199,3 +199,35 @@ fn a_refusal_says_who_where_and_what_now() {
     assert!(matches!(judge.function_call(1), Verdict::Block(_)));
     assert!(matches!(judge.unreadable().verdict, Verdict::Block(_)));
 }
+
+#[test]
+fn rows_of_constants_are_judged_by_the_first_and_what_is_too_large_is_refused() {
+    let judge = ssn();
+    let rows = ", (1, 'x', NULL)".repeat(60_000);
+    let insert = |table: &str, tail: &str| {
+        judge.statement(format!("INSERT INTO {table} VALUES (1, 'x', $1){rows}{tail}").as_bytes())
+    };
+    let decision = insert("plain (id, name, ssn)", " RETURNING id");
+    assert!(decision.verdict == Verdict::Pass && decision.clean);
+    let decision = insert("people (id, name, ssn)", " RETURNING ssn");
+    assert!(decision.verdict == Verdict::Pass && !decision.clean && decision.withhold);
+    let decision = insert("plain", "; DROP TABLE x; SELECT ssn FROM people");
+    assert!(!decision.clean && decision.ddl, "what follows the rows is judged");
+    let refused = |decision: &Decision| match &decision.verdict {
+        Verdict::Block(block) => (block.sqlstate, block.rule.clone(), block.hint.contains("COPY")),
+        Verdict::Pass => panic!("it passed"),
+    };
+    let copied = insert("plain", ", (1, (SELECT max(ssn) FROM people), NULL)");
+    assert_eq!(refused(&copied).1, "masked-data-copied");
+    for large in [
+        format!("SELECT name FROM people WHERE id IN (1{})", ",1".repeat(120_000)),
+        format!("INSERT INTO plain VALUES (now()){}", ",(now())".repeat(120_000)),
+        format!("INSERT INTO plain VALUES (1){}", ",(1)".repeat(2_000_000)),
+    ] {
+        let want = ("54000", "not-understood".to_owned(), true);
+        assert_eq!(refused(&judge.statement(large.as_bytes())), want);
+    }
+    let parameters = (1..=65_535).map(|n| format!(",${n}")).collect::<String>();
+    let lookup = format!("SELECT name FROM people WHERE name IN ('x'{parameters})");
+    assert!(judge.statement(lookup.as_bytes()).clean, "as many parameters as the protocol has");
+}
