@@ -141,9 +141,24 @@ fn timeline(line: &SessionLine, told: &[Told]) -> anyhow::Result<String> {
     let groups = if line.groups.is_empty() { String::new() } else { format!(" ({})", line.groups) };
     writeln!(out, "{}{groups} on {} (database {})", line.identity, line.connection, line.database)?;
     writeln!(out, "from {} {}\n", line.client, line.application)?;
-    for Told { recorded, prepared } in told {
+    let mut entries = told.iter().peekable();
+    while let Some(Told { recorded, prepared }) = entries.next() {
         let entry = recorded.entry()?;
-        write!(out, "{}", moment(&entry, prepared.as_deref(), line.opened_ns))?;
+        // A COPY arrives in as many pieces as the network made of it: one line tells of them all.
+        let mut sent = 0;
+        if let What::Data { number, bytes, .. } = entry.what {
+            sent = bytes.len() as u64;
+            while let Some(next) = entries.peek() {
+                match next.recorded.entry()? {
+                    Entry { what: What::Data { number: n, bytes, .. }, .. } if n == number => {
+                        sent += bytes.len() as u64
+                    }
+                    _ => break,
+                }
+                entries.next();
+            }
+        }
+        write!(out, "{}", moment(&entry, prepared.as_deref(), line.opened_ns, sent))?;
     }
     writeln!(
         out,
@@ -158,7 +173,8 @@ fn timeline(line: &SessionLine, told: &[Told]) -> anyhow::Result<String> {
     Ok(out)
 }
 
-fn moment(entry: &Entry<'_>, prepared: Option<&[u8]>, opened_ns: u64) -> String {
+/// `sent`: the bytes of all the pieces, for data.
+fn moment(entry: &Entry<'_>, prepared: Option<&[u8]>, opened_ns: u64, sent: u64) -> String {
     let since = entry.unix_ns.saturating_sub(opened_ns);
     let at = format!("{:>4}.{:03}", since / 1_000_000_000, since / 1_000_000 % 1_000);
     let gap = " ".repeat(at.len());
@@ -218,12 +234,7 @@ fn moment(entry: &Entry<'_>, prepared: Option<&[u8]>, opened_ns: u64) -> String 
                 lasted(o.micros.saturating_mul(1_000))
             )
         }
-        What::Data { number, bytes, total } => {
-            format!(
-                "{at}  data      #{number} {} sent by the client, {total} in all\n",
-                size(bytes.len() as u64)
-            )
-        }
+        What::Data { number, .. } => format!("{at}  data      #{number} {} sent by the client\n", size(sent)),
         What::Closed { reason, .. } => format!("{at}  closed    {reason}\n"),
         What::Refused { sqlstate, reason, .. } => format!("{at}  refused   {sqlstate} {reason}\n"),
         What::Gateway { event, detail } => format!("{at}  gateway   {event} {detail}\n"),
@@ -329,7 +340,7 @@ mod tests {
             }),
         );
         assert_eq!(
-            moment(&statement, Some(b"drop\n  table\x1b[2J t"), 0),
+            moment(&statement, Some(b"drop\n  table\x1b[2J t"), 0, 0),
             "   1.500  execute  #3 drop table\\u{1b}[2J t\n                   $1 = NULL, $2 = 'a', $3 = \\xff00\n          BLOCKED by no-drop\n"
         );
         let outcome = at(
@@ -343,7 +354,10 @@ mod tests {
                 micros: 1_500,
             }),
         );
-        assert_eq!(moment(&outcome, None, 0), "   1.600  └ #3 ok: 2 rows, 2.0 KiB, 1.5 ms, 4 cells masked\n");
+        assert_eq!(
+            moment(&outcome, None, 0, 0),
+            "   1.600  └ #3 ok: 2 rows, 2.0 KiB, 1.5 ms, 4 cells masked\n"
+        );
     }
 
     #[test]

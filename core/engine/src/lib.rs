@@ -89,11 +89,11 @@ pub struct Listener {
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("{0}")]
     NoRing(String),
-    #[error("cannot start worker {worker}: {source}")]
+    #[error("cannot start worker {worker}")]
     Worker { worker: usize, source: std::io::Error },
     #[error("there must be at least one worker")]
     NoWorkers,
