@@ -27,6 +27,8 @@ cargo xtask VERB
   tidy --bless  rewrite the lists in bin/xtask/lists that a reviewer reads
   ci            lint, tidy, test: what .ci/run runs
   bench [ARGS]  micro-benchmarks; ARGS go to criterion
+  bench --counts  count instructions under valgrind and write benches/counts.txt
+  bench --check   count, and fail where that table is exceeded by more than 3 %
 ";
 
 fn main() -> ExitCode {
@@ -42,7 +44,7 @@ fn main() -> ExitCode {
             "lint" => lint(),
             "tidy" => tidy::run(&root, rest.first().is_some_and(|a| a == "--bless")),
             "ci" => lint().and_then(|()| tidy::run(&root, false)).and_then(|()| test(&[])),
-            "bench" => cargo("bench", ["bench", "-p", "benches", "--"].into_iter().chain(strs(&rest))),
+            "bench" => bench(&rest),
             "" | "help" | "-h" | "--help" => {
                 print!("{HELP}");
                 Ok(())
@@ -79,6 +81,21 @@ fn test(args: &[String]) -> Result<()> {
     }
     Ok(())
 }
+
+fn bench(args: &[String]) -> Result<()> {
+    let counts = |to: &str| {
+        let run = ["run", "--quiet", "--release", "-p", "benches", "--bin", "counts", "--", to, COUNTS];
+        cargo("instruction counts", run)
+    };
+    match args {
+        [only] if only == "--counts" => counts("--write"),
+        [only] if only == "--check" => counts("--check"),
+        _ => cargo("bench", ["bench", "-p", "benches", "--benches", "--"].into_iter().chain(strs(args))),
+    }
+}
+
+/// The committed table of instructions per unit of work.
+const COUNTS: &str = "benches/counts.txt";
 
 fn lint() -> Result<()> {
     cargo("fmt", ["fmt", "--all", "--check"])?;
