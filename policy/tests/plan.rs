@@ -118,6 +118,9 @@ fn a_proved_expression_passes_beside_a_masked_column() {
         "SELECT upper(name), ssn, upper(ssn) AS u FROM people ORDER BY u",
         "SELECT upper(name), ssn, upper(ssn) FROM people ORDER BY 2",
         "SELECT upper(name), ssn, upper(ssn) FROM people WHERE ssn > '5'",
+        "SELECT upper(name), ssn, row_number() OVER (ORDER BY ssn) FROM people",
+        "SELECT upper(name), ssn, unnest(string_to_array(ssn, NULL)) FROM people",
+        "SELECT upper(name), ssn, generate_series(1, length(ssn)) FROM people",
     ] {
         let decision = judge.statement(entangled.as_bytes());
         assert_eq!(shown(&judge, Some(&decision), &columns), ["***", "******78", "***"], "{entangled}");

@@ -97,6 +97,17 @@ pub(crate) const PURE_FUNCTIONS: &[&str] = &[
     "xml_is_well_formed_document", "xmlagg", "xmlcomment", "xmltext", "xpath", "xpath_exists",
 ];
 
+/// Those of [`PURE_FUNCTIONS`] that return rows: in one output column they decide how many rows the others have.
+#[rustfmt::skip]
+pub(crate) const ROW_FUNCTIONS: &[&str] = &[
+    "aclexplode", "generate_series", "generate_subscripts", "json_array_elements", "json_array_elements_text", "json_each",
+    "json_each_text", "json_object_keys", "json_populate_recordset", "json_to_recordset", "jsonb_array_elements",
+    "jsonb_array_elements_text", "jsonb_each", "jsonb_each_text", "jsonb_object_keys", "jsonb_path_query", "jsonb_path_query_tz",
+    "jsonb_populate_recordset", "jsonb_to_recordset", "pg_get_catalog_foreign_keys", "pg_get_keywords",
+    "pg_get_publication_tables", "pg_options_to_table", "pg_partition_ancestors", "pg_partition_tree", "pg_tablespace_databases",
+    "regexp_matches", "regexp_split_to_table", "string_to_table", "unnest",
+];
+
 /// Built-ins with an effect outside the statement. Harmless while nothing masked is read by it, a way out when something is.
 #[rustfmt::skip]
 pub(crate) const EFFECT_FUNCTIONS: &[&str] = &[
@@ -256,6 +267,7 @@ mod tests {
     fn lists_are_sorted_and_disjoint() {
         for list in [
             PURE_FUNCTIONS,
+            ROW_FUNCTIONS,
             EFFECT_FUNCTIONS,
             TEXT_RUNNERS,
             SYSTEM_RELATIONS,
@@ -274,6 +286,9 @@ mod tests {
                 !SYSTEM_OIDS.contains(&secret),
                 "pg_authid, user mappings, large objects, statistics, subscriptions"
             );
+        }
+        for name in ROW_FUNCTIONS {
+            assert!(listed(PURE_FUNCTIONS, name), "{name}");
         }
         for name in EFFECT_FUNCTIONS.iter().chain(TEXT_RUNNERS) {
             assert!(!listed(PURE_FUNCTIONS, name), "{name} is not pure");

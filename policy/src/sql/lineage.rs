@@ -151,6 +151,8 @@ struct Gathered<'a> {
     unknown_function: bool,
     /// One output column can decide which rows there are, or their order, for the others.
     entangled: bool,
+    /// Output columns that do so by a window or a function that returns rows.
+    shaping: Vec<usize>,
 }
 
 impl<'c> Prover<'c> {
@@ -334,6 +336,7 @@ impl<'c> Prover<'c> {
                 for field in i.indirection().iter().filter_map(Node::as_str) {
                     if self.index.functions.contains_key(field) {
                         out.unknown_function = true;
+                        out.shaping.push(tag);
                         out.problems.push((tag, "it calls a function that is not known to be harmless"));
                     }
                 }
@@ -398,6 +401,10 @@ impl<'c> Prover<'c> {
     fn call<'a>(&self, call: &'a nodes::FuncCall, tag: usize, out: &mut Gathered<'a>) {
         let parts = call.funcname();
         let part = |i: usize| parts.get(i).and_then(Node::as_str);
+        // A window sorts the rows for all columns, unless none of its inputs is masked.
+        if call.over().is_some() {
+            out.shaping.push(tag);
+        }
         let (function, shadowed) = match (parts.len(), part(0), part(1)) {
             (1, Some(f), _) => (f, self.index.functions.get(f).copied()),
             (2, Some("pg_catalog"), Some(f)) => (f, None),
@@ -407,8 +414,12 @@ impl<'c> Prover<'c> {
         let extension = known::EXTENSION_FUNCTIONS.contains(&function)
             && self.index.functions.get(function) == Some(&true);
         if extension || (shadowed.is_none() && listed(known::PURE_FUNCTIONS, function)) {
+            if listed(known::ROW_FUNCTIONS, function) {
+                out.shaping.push(tag);
+            }
             return;
         }
+        out.shaping.push(tag);
         if shadowed.is_none() && listed(known::EFFECT_FUNCTIONS, function) {
             out.effects = true;
             return;
@@ -530,6 +541,7 @@ impl<'c> Prover<'c> {
             }
         }
         let mut budget = COMPARISONS_MAX;
+        let mut shaped = false;
         for (tag, reference) in &gathered.refs {
             if chosen.contains(&std::ptr::from_ref(*reference)) {
                 continue;
@@ -564,6 +576,7 @@ impl<'c> Prover<'c> {
                         && !of.is_some_and(|t| !t.is_empty() && t.iter().all(is_column))
                     {
                         proof.unknown_function = true;
+                        shaped = true;
                         unproved(*tag, "it calls a function that is not known to be harmless", &mut dirty);
                     }
                     match called.get(qualifier) {
@@ -589,7 +602,8 @@ impl<'c> Prover<'c> {
         }
         proof.hits.sort_unstable();
         proof.hits.dedup();
-        let apart = !dirty.contains(&ALL) && (dirty.is_empty() || !gathered.entangled);
+        shaped |= gathered.shaping.iter().any(|tag| dirty.contains(tag));
+        let apart = !dirty.contains(&ALL) && !shaped && (dirty.is_empty() || !gathered.entangled);
         proof.outputs = outputs.filter(|_| apart).map(|n| {
             let mut clean = vec![true; n];
             for tag in dirty {
