@@ -11,6 +11,7 @@ pub mod rule;
 mod shape;
 pub mod sql;
 pub mod subject;
+pub mod trial;
 pub mod verdict;
 
 pub use cache::DecisionCache;
@@ -20,4 +21,5 @@ pub use judge::{Decision, Judge};
 pub use plan::{CopyPlan, Plan};
 pub use rule::{Policy, Scope, compile};
 pub use subject::Subject;
+pub use trial::{Outcome, TestResult, run_tests};
 pub use verdict::{Block, Pass, Verdict};

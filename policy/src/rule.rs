@@ -105,7 +105,7 @@ pub enum OneOrMany {
 }
 
 impl OneOrMany {
-    fn list(&self) -> &[String] {
+    pub(crate) fn list(&self) -> &[String] {
         match self {
             OneOrMany::One(one) => std::slice::from_ref(one),
             OneOrMany::Many(many) => many,
@@ -119,7 +119,7 @@ impl OneOrMany {
 pub struct Test {
     #[serde(rename = "as", default)]
     pub who: Who,
-    /// Connection; absent: any.
+    /// Connection; absent: every one that a rule names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on: Option<String>,
     pub sql: String,

@@ -1,0 +1,393 @@
+//! Runs the `tests:` of policy files: a statement, who sends it, and what the rules should make of it.
+//!
+//! Offline: no server says where a column comes from, so its answer's shape is worked out here for one SELECT from tables and views,
+//! or one write with RETURNING. Not an analysis of its own: verdicts and masks are the [`Judge`]'s. Invariant: what cannot be told
+//! is [`Outcome::Untold`], never a success.
+
+use std::sync::Arc;
+
+use pg_raw_parse::{Node, nodes};
+
+use crate::catalog::{Catalog, Table};
+use crate::facts::{Column, Format};
+use crate::judge::{Decision, Judge};
+use crate::mask::HashKey;
+use crate::plan::CopyPlan;
+use crate::rule::{Expect, Policy, Problem, Source, Test, compile};
+use crate::sql;
+use crate::subject::Subject;
+use crate::verdict::Verdict;
+
+/// One test and what came of it.
+#[derive(Debug, Clone)]
+pub struct TestResult {
+    /// As in [`Source::name`].
+    pub file: String,
+    /// Its place in the file's list, from 0.
+    pub number: usize,
+    pub sql: String,
+    /// The connection it was tried on; a test that names none is tried on every connection the rules name.
+    pub connection: String,
+    pub outcome: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Passed,
+    Failed {
+        expected: String,
+        got: String,
+    },
+    /// Not decidable here.
+    Untold(&'static str),
+}
+
+/// Compiles the files together and runs every test in them. Without a catalogue only refusals can be told, and answers of identities
+/// that no mask touches.
+///
+/// # Errors
+/// What is wrong with the files; then nothing was run.
+pub fn run_tests(sources: &[Source], catalog: Option<&Catalog>) -> Result<Vec<TestResult>, Vec<Problem>> {
+    // What a hash says is not tested, only that there is one.
+    let policy = compile(sources, Some(HashKey::new(b"tests")))?;
+    let known = catalog.is_some();
+    let catalog = Arc::new(catalog.cloned().unwrap_or_default());
+    let mut results = Vec::new();
+    for source in sources {
+        for (number, test) in source.file.tests.iter().enumerate() {
+            for connection in connections(test, sources) {
+                let outcome = one(&policy, &catalog, known, test, &connection);
+                let (file, sql) = (source.name.clone(), test.sql.clone());
+                results.push(TestResult { file, number, sql, connection, outcome });
+            }
+        }
+    }
+    Ok(results)
+}
+
+fn connections(test: &Test, sources: &[Source]) -> Vec<String> {
+    if let Some(name) = &test.on {
+        return vec![name.clone()];
+    }
+    let rules = sources.iter().flat_map(|s| &s.file.rules);
+    let mut names: Vec<String> = rules
+        .filter_map(|r| r.on.connection.as_ref())
+        .flat_map(|c| c.list())
+        .map(|c| c.trim_end_matches('*').to_owned())
+        .filter(|c| !c.is_empty())
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() {
+        names.push("any".to_owned());
+    }
+    names
+}
+
+fn one(policy: &Policy, catalog: &Arc<Catalog>, known: bool, test: &Test, connection: &str) -> Outcome {
+    let subject = Subject {
+        identity: test.who.identity.as_deref().unwrap_or("somebody").into(),
+        groups: test.who.groups.iter().map(|g| g.as_str().into()).collect(),
+    };
+    let judge = policy.scope(&subject, connection).bind(catalog.clone());
+    let decision = judge.statement(test.sql.as_bytes());
+    let words = |columns: &[String]| {
+        if columns.is_empty() { "pass".to_owned() } else { format!("mask {}", columns.join(", ")) }
+    };
+    let (expected, wanted) = match &test.expect {
+        Expect::Block(rule) => (format!("block by {rule}"), None),
+        Expect::Pass => (words(&[]), Some(Vec::new())),
+        Expect::Mask(columns) => (words(columns), Some(columns.clone())),
+    };
+    let got = match (&decision.verdict, &test.expect) {
+        (Verdict::Block(block), Expect::Block(rule)) if block.rule == *rule => return Outcome::Passed,
+        (Verdict::Block(block), _) => {
+            return Outcome::Failed { expected, got: format!("block by {}: {}", block.rule, block.message) };
+        }
+        (Verdict::Pass, Expect::Block(_)) => return Outcome::Failed { expected, got: "it runs".into() },
+        (Verdict::Pass, _) if !known && judge.scope().masks() => {
+            return Outcome::Untold("what is masked cannot be told without a catalogue snapshot");
+        }
+        (Verdict::Pass, _) => match masked(&judge, &decision, &test.sql) {
+            Ok(got) => got,
+            Err(why) => return Outcome::Untold(why),
+        },
+    };
+    let sorted = |mut names: Vec<String>| {
+        names.sort_unstable();
+        names
+    };
+    let shown = words(&got);
+    if wanted.map(sorted) == Some(sorted(got)) {
+        Outcome::Passed
+    } else {
+        Outcome::Failed { expected, got: shown }
+    }
+}
+
+/// The names of the masked columns of the answer.
+fn masked(judge: &Judge, decision: &Decision, sql: &str) -> Result<Vec<String>, &'static str> {
+    if decision.clean {
+        return Ok(Vec::new());
+    }
+    if decision.copies.iter().any(|c| matches!(c, CopyPlan::Rows(_))) {
+        return Err("the columns of a COPY have no names here; test a SELECT of the same");
+    }
+    let tree = sql::parse(sql.as_bytes()).map_err(|_| "it cannot be parsed")?;
+    let mut statements = tree.stmts();
+    let (Some(statement), None) = (statements.next(), statements.next()) else {
+        return Err("what several statements answer cannot be told here; test them one by one");
+    };
+    let answer = Shape { catalog: judge.catalog() }.of(statement)?;
+    let columns: Vec<Column<'_>> = answer.iter().map(|(_, c)| *c).collect();
+    let plan = judge.plan_for(decision, &columns);
+    let pairs = answer.into_iter().zip(&plan.columns);
+    Ok(pairs.filter(|(_, cell)| cell.is_some()).map(|((name, _), _)| name).collect())
+}
+
+/// What the server would say of an answer's columns, as far as names tell.
+struct Shape<'c> {
+    catalog: &'c Catalog,
+}
+
+const HARD: &str = "where its columns come from cannot be told without a server; write it as one SELECT from tables or views";
+
+impl<'c> Shape<'c> {
+    fn of(&self, statement: Node<'_>) -> Result<Vec<(String, Column<'static>)>, &'static str> {
+        let mut from = Vec::new();
+        let mut outputs = Vec::new();
+        match statement {
+            Node::SelectStmt(s)
+                if s.op == nodes::SetOperation::SETOP_NONE
+                    && s.values_lists().is_empty()
+                    && s.with_clause().is_none() =>
+            {
+                self.relations(s.from_clause().iter(), &mut from)?;
+                outputs.extend(s.target_list().iter());
+            }
+            Node::InsertStmt(s) if s.with_clause().is_none() => {
+                self.relations([s.relation().into()].into_iter(), &mut from)?;
+                outputs.extend(returned(s.returning_clause()));
+            }
+            Node::UpdateStmt(s) if s.with_clause().is_none() => {
+                self.relations([s.relation().into()].into_iter().chain(s.from_clause().iter()), &mut from)?;
+                outputs.extend(returned(s.returning_clause()));
+            }
+            Node::DeleteStmt(s) if s.with_clause().is_none() => {
+                self.relations([s.relation().into()].into_iter().chain(s.using_clause().iter()), &mut from)?;
+                outputs.extend(returned(s.returning_clause()));
+            }
+            _ => return Err(HARD),
+        }
+        let mut answer = Vec::new();
+        for output in outputs {
+            let Node::ColumnRef(c) = output.val() else {
+                let name = output.name().map_or_else(|| figure(output.val()), str::to_owned);
+                answer.push((name, column(0, 0, TEXT)));
+                continue;
+            };
+            let fields = c.fields();
+            let field = |i: usize| fields.get(i).and_then(Node::as_str);
+            let star = fields.iter().any(|f| matches!(f, Node::A_Star(_)));
+            let qualifier = match (fields.len(), star) {
+                (1, _) => None,
+                (2, _) => Some(field(0).ok_or(HARD)?),
+                _ => return Err(HARD),
+            };
+            let tables = from.iter().filter(|(called, _)| qualifier.is_none_or(|q| q == called));
+            if star {
+                for (_, table) in tables {
+                    let all = table.columns.iter();
+                    answer.extend(all.map(|c| (c.name.clone(), column(table.oid, c.number, c.type_oid))));
+                }
+                continue;
+            }
+            let name = field(fields.len().saturating_sub(1)).ok_or(HARD)?;
+            let mut found =
+                tables.filter_map(|(_, t)| t.columns.iter().find(|c| c.name == name).map(|c| (t.oid, c)));
+            let (Some((oid, c)), None) = (found.next(), found.next()) else { return Err(HARD) };
+            let name = output.name().unwrap_or(name).to_owned();
+            answer.push((name, column(oid, c.number, c.type_oid)));
+        }
+        Ok(answer)
+    }
+
+    /// The tables of FROM and what expressions call them.
+    fn relations<'a>(
+        &self,
+        from: impl Iterator<Item = Node<'a>>,
+        found: &mut Vec<(String, &'c Table)>,
+    ) -> Result<(), &'static str> {
+        let mut stack: Vec<Node<'a>> = from.collect();
+        stack.reverse();
+        while let Some(node) = stack.pop() {
+            match node {
+                Node::RangeVar(r) => {
+                    let name = r.relname().unwrap_or_default();
+                    let alias = r.alias();
+                    if alias.is_some_and(|a| !a.colnames().is_empty()) {
+                        return Err(HARD);
+                    }
+                    let table = self
+                        .table(r.schemaname(), name)
+                        .ok_or("it names a table the catalogue does not have")?;
+                    let called = alias.and_then(nodes::Alias::aliasname).unwrap_or(name);
+                    found.push((called.to_owned(), table));
+                }
+                // USING and NATURAL merge columns.
+                Node::JoinExpr(j) if !j.is_natural && j.using_clause().is_empty() && j.alias().is_none() => {
+                    stack.extend([j.rarg(), j.larg()]);
+                }
+                _ => return Err(HARD),
+            }
+        }
+        Ok(())
+    }
+
+    fn table(&self, schema: Option<&str>, name: &str) -> Option<&'c Table> {
+        let find = |schema: &str| self.catalog.tables.iter().find(|t| t.schema == schema && t.name == name);
+        match schema {
+            Some(schema) => find(schema),
+            None => find("pg_catalog").or_else(|| self.catalog.search_path.iter().find_map(|s| find(s))),
+        }
+    }
+}
+
+fn returned(clause: Option<&nodes::ReturningClause>) -> Vec<&nodes::ResTarget> {
+    let exprs = clause.into_iter().flat_map(|c| c.exprs().iter());
+    exprs.filter_map(|e| if let Node::ResTarget(t) = e { Some(t) } else { None }).collect()
+}
+
+fn column(table: u32, attribute: i16, type_oid: u32) -> Column<'static> {
+    Column { name: b"", table, attribute, type_oid, format: Format::Text }
+}
+
+/// The name the server gives an expression without one (`FigureColname`), for the common ones.
+fn figure(node: Node<'_>) -> String {
+    let last = |list: &pg_raw_parse::list::NodeList| {
+        list.len().checked_sub(1).and_then(|i| list.get(i)).and_then(Node::as_str).map(str::to_owned)
+    };
+    match node {
+        Node::FuncCall(f) => last(f.funcname()).unwrap_or_default(),
+        Node::A_Indirection(i) => last(i.indirection()).unwrap_or_else(|| "?column?".into()),
+        Node::TypeCast(c) => match c.arg() {
+            Node::ColumnRef(r) => last(r.fields()).unwrap_or_default(),
+            _ => "?column?".into(),
+        },
+        Node::CoalesceExpr(_) => "coalesce".into(),
+        Node::CaseExpr(_) => "case".into(),
+        Node::RowExpr(_) => "row".into(),
+        Node::A_ArrayExpr(_) => "array".into(),
+        _ => "?column?".into(),
+    }
+}
+
+const TEXT: u32 = 25;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::TableColumn;
+
+    fn catalog() -> Catalog {
+        let column = |number, name: &str| TableColumn {
+            number,
+            name: name.into(),
+            type_oid: TEXT,
+            type_name: "text".into(),
+            not_null: false,
+            generated: None,
+        };
+        let table = |oid, name: &str, columns| Table {
+            oid,
+            schema: "public".into(),
+            name: name.into(),
+            kind: 'r',
+            columns,
+            parents: Vec::new(),
+            definition: None,
+        };
+        Catalog {
+            search_path: vec!["public".into()],
+            tables: vec![
+                table(20_000, "people", vec![column(1, "id"), column(2, "name"), column(3, "ssn")]),
+                table(20_001, "orders", vec![column(1, "id"), column(2, "item")]),
+            ],
+            ..Catalog::default()
+        }
+    }
+
+    fn outcomes(tests: &str, catalog: Option<&Catalog>) -> Vec<Outcome> {
+        let file = format!(
+            r#"{{"rules": [
+                {{"name": "m", "on": {{"connection": "shop", "columns": ["people.ssn"], "groups": ["support"]}}, "mask": "hash"}},
+                {{"name": "d", "on": {{"statements": ["drop"]}}, "block": "no"}}], "tests": [{tests}]}}"#
+        );
+        let file = serde_json::from_str(&file).expect("shape");
+        let source = Source { name: "p.yaml".into(), file, lines: vec![] };
+        run_tests(&[source], catalog).expect("compiles").into_iter().map(|r| r.outcome).collect()
+    }
+
+    fn test(groups: &str, sql: &str, expect: &str) -> String {
+        format!(r#"{{"as": {{"groups": [{groups}]}}, "sql": "{sql}", "expect": {expect}}}"#)
+    }
+
+    #[test]
+    fn expectations_are_held_against_what_happens() {
+        let catalog = catalog();
+        for (groups, sql, expect) in [
+            (r#""support""#, "SELECT name, ssn FROM people", r#"{"mask": ["ssn"]}"#),
+            (r#""support""#, "SELECT * FROM people p, orders", r#"{"mask": ["ssn"]}"#),
+            (
+                r#""support""#,
+                "SELECT p.ssn AS x, upper(p.ssn), o.item FROM people p JOIN orders o ON o.id = p.id",
+                r#"{"mask": ["upper", "x"]}"#,
+            ),
+            (r#""support""#, "SELECT name FROM people WHERE ssn = '1'", r#""pass""#),
+            (r#""support""#, "UPDATE people SET name = 'x' RETURNING *", r#"{"mask": ["ssn"]}"#),
+            (r#""support""#, "DROP TABLE people", r#"{"block": "d"}"#),
+            (r#""support""#, "SELECT item FROM orders", r#""pass""#),
+            ("", "SELECT ssn FROM people", r#""pass""#),
+            (
+                r#""support""#,
+                "UPDATE orders SET item = ssn FROM people",
+                r#"{"block": "masked-data-copied"}"#,
+            ),
+        ] {
+            assert_eq!(outcomes(&test(groups, sql, expect), Some(&catalog)), [Outcome::Passed], "{sql}");
+        }
+        for (sql, expect, said) in [
+            ("SELECT name, ssn FROM people", r#""pass""#, "mask ssn"),
+            ("SELECT name FROM people", r#"{"mask": ["name"]}"#, "pass"),
+            ("SELECT name, ssn FROM people", r#"{"mask": ["name", "ssn"]}"#, "mask ssn"),
+            ("SELECT 1", r#"{"block": "d"}"#, "it runs"),
+            ("DROP TABLE x", r#""pass""#, "block by d: no"),
+            ("DROP TABLE x", r#"{"block": "m"}"#, "block by d: no"),
+        ] {
+            match outcomes(&test(r#""support""#, sql, expect), Some(&catalog)).as_slice() {
+                [Outcome::Failed { got, .. }] => assert_eq!(got, said, "{sql}"),
+                other => panic!("{sql}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_no_success() {
+        let catalog = catalog();
+        let support = r#""support""#;
+        for sql in [
+            "SELECT ssn FROM nowhere",
+            "SELECT x FROM (SELECT ssn AS x FROM people) s",
+            "SELECT 1; SELECT ssn FROM people",
+            "COPY people TO STDOUT",
+            "SELECT * FROM people a JOIN people b USING (id)",
+        ] {
+            let got = outcomes(&test(support, sql, r#""pass""#), Some(&catalog));
+            assert!(matches!(got.as_slice(), [Outcome::Untold(_)]), "{sql}: {got:?}");
+        }
+        let got = outcomes(&test(support, "SELECT 1 FROM people", r#""pass""#), None);
+        assert!(matches!(got.as_slice(), [Outcome::Untold(_)]), "{got:?}");
+        assert_eq!(outcomes(&test("", "SELECT 1 FROM people", r#""pass""#), None), [Outcome::Passed]);
+        assert_eq!(outcomes(&test(support, "DROP TABLE x", r#"{"block": "d"}"#), None), [Outcome::Passed]);
+    }
+}
