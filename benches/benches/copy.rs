@@ -1,5 +1,0 @@
-//! Criterion over the loops of `src/copy.rs`; the bodies are there, so that tests and instruction counts run the same.
-
-fn main() {
-    benches::criterion("copy");
-}
