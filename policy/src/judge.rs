@@ -47,11 +47,33 @@ pub struct Decision {
     pub ddl: bool,
     /// For a text of one plain SELECT: which output columns were proved clean by themselves ([`Judge::plan_for`]).
     pub outputs: Option<Vec<bool>>,
+    /// The cursor a text of one statement makes or reads by name (see [`Cursor`]).
+    pub cursor: Option<Cursor>,
     /// Another literal in the same place could have led to another decision: cached under its exact text only.
     pub literals_matter: bool,
     /// It calls a function that is not known to be harmless, or runs code: what it does besides its own text is anybody's guess.
     pub strangers: bool,
     pub mentions: Mentions,
+}
+
+/// A SQL cursor named by a statement. A FETCH says nothing of what it reads, so its own decision is never clean; a session that
+/// remembers the decision of the DECLARE (once it succeeded) may plan the FETCH's rows with that one instead. It must forget all of
+/// them when a transaction ends or is rolled back to a savepoint, at CLOSE and DISCARD, and after every statement that is not clean
+/// or is withheld, because code of users may close a cursor and open another of its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cursor {
+    Declared(String),
+    Fetched(String),
+}
+
+impl Cursor {
+    fn of(statement: Node<'_>) -> Option<Cursor> {
+        match statement {
+            Node::DeclareCursorStmt(d) => d.portalname().map(|n| Cursor::Declared(n.to_owned())),
+            Node::FetchStmt(f) => f.portalname().map(|n| Cursor::Fetched(n.to_owned())),
+            _ => None,
+        }
+    }
 }
 
 impl Decision {
@@ -64,6 +86,7 @@ impl Decision {
             copies: Vec::new(),
             ddl: false,
             outputs: None,
+            cursor: None,
             literals_matter: false,
             strangers: false,
             mentions: Mentions::default(),
@@ -375,12 +398,14 @@ impl Judge {
             decision.clean &= judged.clean;
             decision.withhold |= self.scope.masks() && (!judged.clean || judged.loud);
             decision.outputs = judged.outputs;
+            decision.cursor = Cursor::of(statement);
             if first_block.is_none() {
                 first_block = judged.block;
             }
         }
         if count != 1 {
             decision.outputs = None;
+            decision.cursor = None;
         }
         decision.observed.dedup();
         if let Some(block) = first_block {

@@ -17,7 +17,7 @@ pub mod verdict;
 pub use cache::DecisionCache;
 pub use catalog::Catalog;
 pub use facts::{Column, Format};
-pub use judge::{Decision, Judge};
+pub use judge::{Cursor, Decision, Judge};
 pub use plan::{CopyPlan, Plan};
 pub use rule::{Policy, Scope, compile};
 pub use subject::Subject;

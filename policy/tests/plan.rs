@@ -5,7 +5,7 @@ use std::sync::Arc;
 use policy::catalog::{Catalog, Table, TableColumn};
 use policy::mask::{HashKey, Masked};
 use policy::rule::{PolicyFile, Source};
-use policy::{Column, CopyPlan, Decision, Format, Judge, Subject, Verdict, compile};
+use policy::{Column, CopyPlan, Cursor, Decision, Format, Judge, Subject, Verdict, compile};
 
 const TEXT: u32 = 25;
 const INT4: u32 = 23;
@@ -233,4 +233,29 @@ fn rows_of_constants_are_judged_by_the_first_and_what_is_too_large_is_refused() 
     let parameters = (1..=65_535).map(|n| format!(",${n}")).collect::<String>();
     let lookup = format!("SELECT name FROM people WHERE name IN ('x'{parameters})");
     assert!(judge.statement(lookup.as_bytes()).clean, "as many parameters as the protocol has");
+}
+
+#[test]
+fn cursors_are_named_so_that_a_session_can_remember_them() {
+    let judge = ssn();
+    let cursor = |sql: &str| {
+        let decision = judge.statement(sql.as_bytes());
+        (decision.clean, decision.cursor.clone())
+    };
+    let declared = |name: &str| Some(Cursor::Declared(name.into()));
+    let fetched = |name: &str| Some(Cursor::Fetched(name.into()));
+    assert_eq!(cursor("DECLARE C CURSOR FOR SELECT upper(name) FROM people"), (true, declared("c")));
+    assert_eq!(
+        cursor("DECLARE \"C\" BINARY CURSOR WITH HOLD FOR SELECT ssn FROM people"),
+        (false, declared("C"))
+    );
+    assert_eq!(cursor("FETCH FORWARD 10 FROM c"), (false, fetched("c")));
+    assert_eq!(cursor("FETCH ALL \"C\""), (false, fetched("C")));
+    assert_eq!(cursor("BEGIN; DECLARE c CURSOR FOR SELECT 1"), (true, None));
+    assert_eq!(cursor("SELECT 1"), (true, None));
+    // The rows of the FETCH, planned with what its DECLARE proved.
+    let columns = [column(0, 0, TEXT)];
+    let declare = judge.statement(b"DECLARE c CURSOR FOR SELECT upper(name) FROM people");
+    assert!(declare.clean && !declare.withhold);
+    assert_eq!(shown(&judge, Some(&judge.statement(b"FETCH c")), &columns), ["***"]);
 }
