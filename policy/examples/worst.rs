@@ -169,7 +169,7 @@ fn main() {
             if sql.len() > 6_500_000 || too_large(&sql) { high = middle } else { low = middle }
         }
         let sql = shape(low);
-        let best = (0..7)
+        let best = (0..25)
             .map(|_| {
                 let start = Instant::now();
                 black_box(judge.statement(black_box(sql.as_bytes())));

@@ -51,7 +51,7 @@ mod cost {
     /// E'…' and $$…$$.
     pub(super) const HARD_STRING_BYTE: usize = 8;
     pub(super) const COMMENT_BYTE: usize = 12;
-    pub(super) const WORD_BYTE: usize = 5;
+    pub(super) const WORD_BYTE: usize = 6;
 }
 
 /// Why a text was not analysed.
