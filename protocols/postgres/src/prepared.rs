@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use policy::Decision;
+use policy::{Cursor, Decision};
 
 use crate::name::Name;
 
@@ -55,9 +55,29 @@ impl Disturbs {
 pub(crate) struct Tables {
     pub(crate) statements: HashMap<Name, Prepared>,
     pub(crate) portals: HashMap<Name, Portal>,
+    /// Cursors SQL declared in this transaction, by what was decided of their DECLARE: a FETCH says nothing of what it reads.
+    /// Forgotten at the first sign that a name may stand for something else (see [`policy::Cursor`]).
+    pub(crate) cursors: HashMap<String, Arc<Decision>>,
 }
 
 impl Tables {
+    /// A statement ended well: keeps what is known of SQL's cursors in step.
+    pub(crate) fn cursor(&mut self, decision: Option<&Arc<Decision>>, command: &[u8]) {
+        let (cursor, quiet) = match decision {
+            Some(d) => (d.cursor.as_ref(), d.clean && !d.withhold && !d.strangers && !d.mentions.portals),
+            None => (None, false),
+        };
+        match (cursor, decision) {
+            (Some(Cursor::Fetched(name)), _) if self.cursors.contains_key(name) => {}
+            (Some(Cursor::Declared(name)), Some(decision)) if !decision.strangers => {
+                self.cursors.clear();
+                self.cursors.insert(name.clone(), decision.clone());
+            }
+            _ if quiet && !command.starts_with(b"ROLLBACK") => {}
+            _ => self.cursors.clear(),
+        }
+    }
+
     /// A statement ran that may have made, replaced or dropped what names stand for: what we know of them is void, and a later use of
     /// such a name is one of something unknown. The record keeps the texts.
     pub(crate) fn void(&mut self, disturbs: Disturbs) {

@@ -306,6 +306,7 @@ impl Ready {
                     self.judge = Some(self.shared.judge(&self.scope, catalog));
                     self.stamp += 1;
                     self.strangers.clear();
+                    self.tables.cursors.clear();
                 }
                 Ok(None)
             }

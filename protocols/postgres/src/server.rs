@@ -10,7 +10,7 @@ use std::sync::Arc;
 use flow::limits::FRAME_BYTES_MAX;
 use flow::{Fault, Flow, Side, Step};
 use policy::plan::CopyPlan;
-use policy::{Column, Decision, Format, Pass};
+use policy::{Column, Cursor, Decision, Format, Pass};
 
 use crate::copy;
 use crate::frame::{self, HEADER, Header};
@@ -282,6 +282,10 @@ impl Ready {
                     if self.tables.portals.len() >= flow::limits::PREPARED_MAX {
                         self.tables.portals.clear();
                     }
+                    if !portal.is_empty() {
+                        // It may have a cursor's name.
+                        self.tables.cursors.clear();
+                    }
                     self.tables.portals.insert(portal, made);
                 }
             }
@@ -318,17 +322,18 @@ impl Ready {
                 }
             }
             (b'C' | b'I', Some(Owed::Query { .. })) => {
-                let disturbs = match self.owed.front() {
-                    Some(Owed::Query { disturbs, .. }) => *disturbs,
-                    _ => Disturbs::ALL,
+                let (disturbs, decision) = match self.owed.front() {
+                    Some(Owed::Query { disturbs, decision, .. }) => (*disturbs, decision.clone()),
+                    _ => (Disturbs::ALL, None),
                 };
-                self.completed(body, header.tag, disturbs);
+                self.completed(body, header.tag, disturbs, decision);
             }
             (b'C' | b'I' | b's', Some(Owed::Execute { .. })) => {
                 if let Some(Owed::Execute { portal, number, since }) = self.owed.pop() {
-                    let disturbs = self.tables.portals.get(&*portal).map_or(Disturbs::ALL, |p| p.disturbs);
+                    let known = self.tables.portals.get(&*portal).map(|p| (p.disturbs, p.decision.clone()));
+                    let (disturbs, decision) = known.unwrap_or((Disturbs::ALL, None));
                     if header.tag != b's' {
-                        self.completed(body, header.tag, disturbs);
+                        self.completed(body, header.tag, disturbs, decision);
                     }
                     self.current.bytes += total as u64;
                     self.finish(number, since, now, "")?;
@@ -382,6 +387,11 @@ impl Ready {
             return Ok(None);
         }
         let Some(judge) = self.judge.clone() else { return Err(Fault::Bug("masks without a judge")) };
+        let declared = match decision.as_ref().and_then(|d| d.cursor.as_ref()) {
+            Some(Cursor::Fetched(name)) => self.tables.cursors.get(name).cloned(),
+            _ => None,
+        };
+        let decision = declared.or(decision);
         let known = decision.as_ref().and_then(|d| self.shared.plans.borrow().get(&judge, d, body));
         if let Some(shape) = known {
             self.current.shape = shape;
@@ -439,9 +449,10 @@ impl Ready {
     }
 
     /// A statement ended well: `body` is its CommandComplete.
-    fn completed(&mut self, body: &[u8], tag: u8, disturbs: Disturbs) {
+    fn completed(&mut self, body: &[u8], tag: u8, disturbs: Disturbs, decision: Option<Arc<Decision>>) {
         if !self.scope.is_empty() {
             self.tables.void(disturbs);
+            self.tables.cursor(decision.as_ref(), body);
         }
         self.current.shape = Shape::Unknown;
         self.current.copying = None;
@@ -620,6 +631,7 @@ impl Ready {
         if self.transaction == b'I' {
             // Portals end with their transaction.
             self.tables.portals.clear();
+            self.tables.cursors.clear();
             // What changed the catalogue can be seen from outside now. Before, asking for it would have found nothing.
             if std::mem::take(&mut self.changed_catalogue) {
                 self.connection.catalogues.mark_stale(&self.database);
