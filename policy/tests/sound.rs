@@ -170,7 +170,9 @@ impl Server {
     fn psql(&self, database: &str, script: &str) -> (String, String) {
         let file = self.dir.join(format!("{database}.sql"));
         fs::write(&file, script).expect("a script");
-        let output = Command::new(self.bin.join("psql"))
+        // Some distributions of the server come without clients.
+        let ours = self.bin.join("psql");
+        let output = Command::new(if ours.exists() { ours } else { "psql".into() })
             .args([
                 "-X",
                 "-A",
