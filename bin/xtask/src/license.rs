@@ -2,7 +2,7 @@
 //!
 //! Not a legal opinion. Invariant: what is not understood is not allowed.
 
-/// Licences a dependency may be used under. deny.toml says the same to cargo-deny; a test compares them.
+/// Licences a dependency may be used under. .deny.toml says the same to cargo-deny; a test compares them.
 pub(crate) const ALLOWED: &[&str] = &[
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
@@ -17,7 +17,7 @@ pub(crate) const ALLOWED: &[&str] = &[
     "Zlib",
 ];
 
-/// One crate, one licence that is not on the list, and why that is all right: with both witnesses in deny.toml.
+/// One crate, one licence that is not on the list, and why that is all right: with both witnesses in .deny.toml.
 pub(crate) const EXCEPTIONS: &[(&str, &str)] = &[
     // File-level copyleft of an unmodified dependency, and only below the demo's database (pgwire's SCRAM-PLUS).
     ("x509-certificate", "MPL-2.0"),
@@ -101,14 +101,14 @@ mod tests {
 
     #[test]
     fn deny_toml_allows_the_same() {
-        let deny = include_str!("../../../deny.toml");
+        let deny = include_str!("../../../.deny.toml");
         let list = deny.split_once("allow = [").expect("allow list").1.split_once(']').expect("its end").0;
         let mut theirs: Vec<&str> = list.lines().filter_map(|l| l.split('"').nth(1)).collect();
         theirs.sort_unstable();
         assert_eq!(theirs, ALLOWED);
         for (name, license) in EXCEPTIONS {
             let line = format!("crate = \"{name}\", allow = [\"{license}\"]");
-            assert!(deny.contains(&line), "no exception in deny.toml: {line}");
+            assert!(deny.contains(&line), "no exception in .deny.toml: {line}");
         }
     }
 }

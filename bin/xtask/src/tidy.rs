@@ -31,7 +31,7 @@ const FORBIDDEN_BELOW: &[(&str, &[&str])] = &[
     ("xtask", &["tokio", "serde"]),
 ];
 
-/// What must not be linked at all. deny.toml bans the same, with the reasons; a test compares them.
+/// What must not be linked at all. .deny.toml bans the same, with the reasons; a test compares them.
 const BANNED: &[&str] = &[
     "aws-lc-rs",
     "aws-lc-sys",
@@ -219,7 +219,7 @@ fn dependencies(tree: &Tree, findings: &mut Findings) -> Result<()> {
             findings.add(&place, format!("licence `{}` is not on the list in license.rs", package.license));
         }
         if BANNED.contains(&package.name.as_str()) {
-            findings.add(&place, "is banned; deny.toml says why");
+            findings.add(&place, "is banned; .deny.toml says why");
         }
         if package.name == "rustls" {
             rustls.insert(package.version);
@@ -425,9 +425,9 @@ mod tests {
 
     #[test]
     fn deny_toml_bans_the_same() {
-        let deny = include_str!("../../../deny.toml");
+        let deny = include_str!("../../../.deny.toml");
         for name in BANNED {
-            assert!(deny.contains(&format!("crate = \"{name}\"")), "{name} is not in deny.toml");
+            assert!(deny.contains(&format!("crate = \"{name}\"")), "{name} is not in .deny.toml");
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::frame::{self, HEADER, Header};
 use crate::message;
 use crate::name::Name;
 use crate::owed::Owed;
-use crate::prepared::Prepared;
+use crate::prepared::{Disturbs, Prepared};
 use crate::ready::{ClientBody, Judged, Ready};
 use crate::refuse::{fatal, stand_in_parse, stand_in_query};
 
@@ -382,7 +382,8 @@ impl Ready {
             });
             self.owed.push(Owed::OurDescribe)?;
         }
-        let owed = Owed::Execute { portal: Name::new(portal), number, since: now.mono_ns };
+        let disturbs = self.disturbs(portal);
+        let owed = Owed::Execute { portal: Name::new(portal), number, disturbs, since: now.mono_ns };
         flow.forward(total, Pass::housekeeping());
         self.push_or_skip(owed, number, now.mono_ns, flow)
     }
@@ -547,16 +548,9 @@ impl Ready {
         if self.owed.len() > SEARCHED {
             return true;
         }
-        let disturbing = self.owed.iter().any(|o| match o {
-            Owed::Query { disturbs, .. } => disturbs.any(),
-            Owed::Execute { portal, .. } => {
-                self.owed.iter().any(|o| match o {
-                    Owed::Bind { portal: p, statement, .. } if *p == *portal => self.may_disturb(statement),
-                    _ => false,
-                }) || self.tables.portals.get(&**portal).is_some_and(|p| p.disturbs.any())
-            }
-            _ => false,
-        });
+        let disturbing = self.owed.iter().any(
+            |o| matches!(o, Owed::Query { disturbs, .. } | Owed::Execute { disturbs, .. } if disturbs.any()),
+        );
         let pending = self.owed.iter().filter_map(|o| match o {
             Owed::Bind { portal: p, statement, .. } if **p == *portal => Some(self.surely_clean(statement)),
             _ => None,
@@ -580,9 +574,19 @@ impl Ready {
             && candidates.all(|p| p.stamp == self.stamp && p.decision.as_ref().is_some_and(|d| d.clean))
     }
 
-    fn may_disturb(&self, statement: &[u8]) -> bool {
-        let mut candidates = self.candidates(statement).peekable();
-        candidates.peek().is_none() || candidates.any(|p| p.disturbs.any())
+    /// Which names an Execute may give to something else: those of every statement it can possibly run.
+    fn disturbs(&self, portal: &[u8]) -> Disturbs {
+        if self.scope.is_empty() || self.owed.len() > SEARCHED {
+            return Disturbs::ALL;
+        }
+        let pending = self.owed.iter().filter_map(|o| match o {
+            Owed::Bind { portal: p, statement, .. } if **p == *portal => Some(
+                self.candidates(statement).map(|p| p.disturbs).reduce(Disturbs::or).unwrap_or(Disturbs::ALL),
+            ),
+            _ => None,
+        });
+        let applied = self.tables.portals.get(portal).map(|p| p.disturbs);
+        pending.chain(applied).reduce(Disturbs::or).unwrap_or(Disturbs::ALL)
     }
 
     /// The client's login deadline or another end from outside passed.

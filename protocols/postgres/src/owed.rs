@@ -33,6 +33,8 @@ pub(crate) enum Owed {
     Execute {
         portal: Name,
         number: u64,
+        /// Of every statement it can run, as far as was known when it was sent.
+        disturbs: Disturbs,
         since: u64,
     },
     Close {
@@ -194,7 +196,7 @@ mod tests {
     use super::*;
 
     fn execute() -> Owed {
-        Owed::Execute { portal: Name::new(b""), number: 1, since: 0 }
+        Owed::Execute { portal: Name::new(b""), number: 1, disturbs: Disturbs::ALL, since: 0 }
     }
 
     #[test]

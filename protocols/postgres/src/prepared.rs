@@ -46,6 +46,10 @@ impl Disturbs {
         }
     }
 
+    pub(crate) fn or(self, other: Disturbs) -> Disturbs {
+        Disturbs { statements: self.statements || other.statements, portals: self.portals || other.portals }
+    }
+
     pub(crate) fn any(self) -> bool {
         self.statements || self.portals
     }

@@ -329,7 +329,7 @@ impl Ready {
                 self.completed(body, header.tag, disturbs, decision);
             }
             (b'C' | b'I' | b's', Some(Owed::Execute { .. })) => {
-                if let Some(Owed::Execute { portal, number, since }) = self.owed.pop() {
+                if let Some(Owed::Execute { portal, number, since, .. }) = self.owed.pop() {
                     let known = self.tables.portals.get(&*portal).map(|p| (p.disturbs, p.decision.clone()));
                     let (disturbs, decision) = known.unwrap_or((Disturbs::ALL, None));
                     if header.tag != b's' {
@@ -518,7 +518,9 @@ impl Ready {
             }
             // A portal's description can execute nothing; a stand-in neither; Sync may run deferred constraints.
             Some(Owed::Refused { .. }) => return false,
-            Some(_) | None => return true,
+            // Nothing is running: a time-out or a shutdown speaks of no row.
+            None => return false,
+            Some(_) => return true,
         };
         decision.is_none_or(|d| d.withhold)
     }
