@@ -456,7 +456,7 @@ impl PostgresSession {
                     Refusal(
                         "08001",
                         "the gateway could not reach the target of this connection".into(),
-                        "try again; when it stays so, ask the operator of the gateway: its log names the reason",
+                        "try again; when it stays so, ask the operator of the gateway: its record names the reason",
                     ),
                     format!("target unreachable: {error}"),
                 ),
@@ -480,7 +480,7 @@ impl PostgresSession {
                             "08001",
                             "the catalogue of the target could not be read, and rules about it apply to you"
                                 .into(),
-                            "try again; when it stays so, ask the operator of the gateway: its log names the reason",
+                            "try again; when it stays so, ask the operator of the gateway: its record names the reason",
                         );
                         let who = (admitted.startup.user.as_str(), admitted.startup.database.as_str());
                         self.turn_away(flow, who, &refusal, &why)

@@ -217,7 +217,7 @@ impl TargetLogin {
                     s if s.starts_with("22") || s == "42704" => failed("22023", &message, reason),
                     _ => failed(
                         "08006",
-                        "the gateway could not log in to the target; its log says why",
+                        "the gateway could not log in to the target; its record says why",
                         reason,
                     ),
                 }))
@@ -241,7 +241,7 @@ impl TargetLogin {
         let local = matches!(self.connection.target.address, Address::Unix(_));
         let secret = self.connection.credential.secret();
         let refused = |what: &str| {
-            Ok(Some(failed("08006", "the gateway could not log in to the target; its log says why", what)))
+            Ok(Some(failed("08006", "the gateway could not log in to the target; its record says why", what)))
         };
         match (code, &mut self.stage) {
             (0, Stage::Authenticating | Stage::SaslDone) => {
