@@ -13,8 +13,6 @@ pub const STATEMENT_BYTES_MAX: usize = 1 << 20;
 pub const STARTUP_BYTES_MAX: usize = 10_000;
 /// Password messages: a JSON web token may be long; PgBouncer allows 65,535.
 pub const PASSWORD_BYTES_MAX: usize = 65_535;
-/// Statement text kept in the record: head and tail of this many bytes each, with length and SHA-256 when longer than both.
-pub const RECORDED_TEXT_BYTES: usize = 512 << 10;
 /// Parameter bytes kept per parameter.
 pub const RECORDED_PARAMETER_BYTES: usize = 64 << 10;
 /// Named prepared statements or portals one session may hold at once; beyond: refused with an error.
@@ -23,8 +21,6 @@ pub const PREPARED_MAX: usize = 16_384;
 /// replies are there (`PQ_SEND_BUFFER_SIZE`): this many, of five bytes at least, are more, so nobody waits for the other.
 pub const OWED_MAX: usize = 16_384;
 const _: () = assert!(OWED_MAX * 5 > 8192 * 2);
-/// Whole of the login, from accept to ReadyForQuery, in milliseconds; not per byte.
-pub const LOGIN_MS_MAX: u64 = 60_000;
 /// Default time to reach a target, in milliseconds.
 pub const DIAL_MS_MAX: u64 = 10_000;
 

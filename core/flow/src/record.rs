@@ -76,10 +76,12 @@ pub struct Statement<'a> {
     pub how: How,
     /// For an execution: the number of the statement that prepared it (0: none). Then `text` is empty.
     pub of: u64,
-    /// As received; head and tail joined by nothing when `length` is larger than what is kept.
+    /// As received. Of a text too long to be held this is the beginning; the rest follows in [`What::Data`] entries of the same number,
+    /// each recorded before it is forwarded.
     pub text: &'a [u8],
+    /// Of the whole text.
     pub length: u64,
-    /// SHA-256 of the whole text, when it was cut; else empty.
+    /// SHA-256 of the whole text where it is not kept whole; empty today: every text that runs is.
     pub digest: &'a [u8],
     /// As bound; `None` is NULL.
     pub parameters: Vec<Option<&'a [u8]>>,
