@@ -364,6 +364,11 @@ impl Ready {
             }
             (b'S', _) => {
                 self.settings.note(body);
+                if self.scope.masks() && self.runs_strangers() && is_free_text(body) {
+                    // Code nobody analysed may have put a value there.
+                    flow.discard(total);
+                    return Ok(None);
+                }
             }
             _ => return Err(fault("a reply nobody is owed")),
         }
@@ -525,6 +530,18 @@ impl Ready {
         decision.is_none_or(|d| d.withhold)
     }
 
+    /// True while the server runs something that may do more than its text says.
+    fn runs_strangers(&mut self) -> bool {
+        let decision = match self.owed.front() {
+            Some(Owed::Query { decision, .. }) => decision.as_ref(),
+            Some(Owed::Execute { portal, .. }) => {
+                self.tables.portals.get(&**portal).and_then(|p| p.decision.as_ref())
+            }
+            _ => return false,
+        };
+        decision.is_none_or(|d| d.strangers)
+    }
+
     /// NotificationResponse: the payload is somebody's text and may be a masked value sent to oneself.
     fn notification(&mut self, flow: &mut Flow<'_>, body: &[u8]) -> Result<(), Fault> {
         let mut r = Reader::new(body, Side::Server);
@@ -671,6 +688,12 @@ impl Ready {
         }
         Ok(Step::CLOSE)
     }
+}
+
+/// True when a ParameterStatus is of a setting that can hold any text.
+fn is_free_text(body: &[u8]) -> bool {
+    let name = body.split(|b| *b == 0).next().unwrap_or_default();
+    [&b"application_name"[..], b"search_path", b"TimeZone"].iter().any(|n| name.eq_ignore_ascii_case(n))
 }
 
 /// RowDescription's columns.
