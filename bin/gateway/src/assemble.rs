@@ -16,8 +16,8 @@ use flow::{Answer, Ask, Fault, Recorder};
 use side::record::{Ledger, Options};
 
 use crate::config;
-use crate::rules;
 use crate::settings::Settings;
+use crate::{policies, rules};
 
 /// A running gateway. Stop it with [`Gateway::stop`]; dropping it stops it at once.
 pub(crate) struct Gateway {
@@ -106,6 +106,7 @@ pub(crate) fn start(settings: Settings) -> anyhow::Result<Gateway> {
     let detail =
         format!("lockgate {}, policy {}", env!("CARGO_PKG_VERSION"), gateway.directory().policy.revision);
     gateway.ledger.gateway_event("start", &detail).context("record the start")?;
+    gateway.with_settings(keep_policy);
     gateway.load_catalogues(&[]);
     Ok(gateway)
 }
@@ -170,6 +171,7 @@ impl Gateway {
                 offered.store(listener.tls.clone());
             }
         }
+        keep_policy(&new);
         let before = self.published.swap(new.directory.clone());
         self.side.set_fixed(new.fixed.clone());
         *settings = Arc::new(new);
@@ -254,6 +256,14 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         self.stop(Duration::ZERO);
+    }
+}
+
+/// So that `lockgate why` can say what a rule said when it decided. A gateway that cannot keep it still enforces it.
+fn keep_policy(settings: &Settings) {
+    let revision = &settings.directory.policy.revision;
+    if let Err(error) = policies::keep(&settings.record_home, revision, &settings.sources) {
+        tracing::warn!(%error, revision, "the rules of this revision are not kept; `lockgate why` will not know them");
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::mistake::Mistake;
-use crate::{demo, doctor, look, run, sql, tools};
+use crate::{demo, doctor, look, policies, run, sql, tools};
 
 /// A gateway in front of PostgreSQL that masks columns, blocks statements and records everything.
 #[derive(Debug, Parser)]
@@ -28,6 +28,11 @@ enum Command {
     /// Check, explain and show configurations.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Try rules out, without a gateway or a database.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Explain a decision of the past: the number in a refusal, or in the record.
+    Why(WhyArgs),
     /// What lockgate knows of a database's tables.
     #[command(subcommand)]
     Catalogue(CatalogueCommand),
@@ -96,6 +101,47 @@ enum ConfigCommand {
         #[command(flatten)]
         format: Format,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// Run the `tests:` of policy files. Exit code 3 when one does not pass.
+    Test(PolicyTestArgs),
+}
+
+/// Rules, and what is known of the tables they speak of.
+#[derive(Debug, Args)]
+pub(crate) struct Offline {
+    /// The gateway's configuration: its rules, identities, connections and catalogue files.
+    #[arg(short, long, value_name = "FILE", env = "LOCKGATE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Policy files by themselves; may be given several times, and wins over a configuration.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Vec<PathBuf>,
+    /// A catalogue snapshot (`lockgate catalogue snapshot`) for every connection.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) catalogue: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PolicyTestArgs {
+    #[command(flatten)]
+    pub(crate) from: Offline,
+    /// Also write the results to this file, as JUnit XML.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// The decision's id, as a refusal says it: n8q2m7b1-17.
+    pub(crate) decision: String,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) format: Format,
 }
 
 #[derive(Debug, Subcommand)]
@@ -260,6 +306,8 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Config(ConfigCommand::Show { file, effective: _, format }) => {
             tools::show(&file.config, format)
         }
+        Command::Policy(PolicyCommand::Test(args)) => policies::test(&args),
+        Command::Why(args) => policies::why(&args),
         Command::Catalogue(CatalogueCommand::Snapshot { connection, file, database, output }) => {
             tools::snapshot(&file.config, &connection, database, output.as_deref())
         }

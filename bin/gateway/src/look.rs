@@ -14,7 +14,7 @@ use crate::cli::{Failure, Format, Place, ReplayArgs, SessionsArgs};
 use crate::settings::{self, Options};
 
 /// The directory the record is below.
-fn home(place: &Place) -> anyhow::Result<PathBuf> {
+pub(crate) fn home(place: &Place) -> anyhow::Result<PathBuf> {
     match (&place.state, &place.config) {
         (Some(state), _) => Ok(state.clone()),
         (None, Some(config)) => {
@@ -252,7 +252,7 @@ fn as_json(line: &SessionLine) -> serde_json::Value {
 }
 
 /// Text of a client on one line; nothing in it can move the cursor of whoever looks.
-fn one_line(text: &[u8]) -> String {
+pub(crate) fn one_line(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let mut out = String::with_capacity(text.len());
     let mut space = false;
@@ -298,7 +298,7 @@ fn size(bytes: u64) -> String {
 }
 
 /// Columns as wide as their widest cell.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
+pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let mut widths = [0; N];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {

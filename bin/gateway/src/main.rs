@@ -16,6 +16,7 @@ mod doctor;
 mod logging;
 mod look;
 mod mistake;
+mod policies;
 mod rules;
 mod run;
 mod secret;

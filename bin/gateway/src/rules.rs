@@ -38,14 +38,21 @@ pub(crate) struct Count {
     pub(crate) observed: usize,
 }
 
-/// Compiles every file together; what is wrong is added to `wrong`.
+/// A policy, and what it was made from.
+pub(crate) struct Made {
+    pub(crate) policy: Policy,
+    pub(crate) count: Count,
+    pub(crate) sources: Vec<Source>,
+}
+
+/// Compiles every file together; what is wrong is added to `wrong`. `names`: what rules may refer to, where that is known.
 pub(crate) fn compile(
     files: Vec<Written>,
     key: Option<HashKey>,
-    names: &Names<'_>,
+    names: Option<&Names<'_>>,
     wrong: &mut Vec<Wrong>,
     warnings: &mut Vec<String>,
-) -> Option<(Policy, Count)> {
+) -> Option<Made> {
     // A file whose shape is wrong would only give echoes here.
     let broken: HashSet<usize> = wrong.iter().map(|w| w.spot.file).collect();
     let mut count = Count::default();
@@ -56,16 +63,12 @@ pub(crate) fn compile(
             continue;
         }
         for (n, rule) in file.rules.iter().enumerate() {
-            refer(rule, n, &name, &tree, names, wrong, warnings);
+            if let Some(names) = names {
+                refer(rule, n, &name, &tree, names, wrong, warnings);
+            }
             count.masks += usize::from(rule.mask.is_some());
             count.blocks += usize::from(rule.block.is_some());
             count.observed += usize::from(rule.mode.unwrap_or(file.mode) == Mode::Observe);
-        }
-        if !file.tests.is_empty() {
-            warnings.push(format!(
-                "{name}: {} tests are not run: there is no `policy test` yet",
-                file.tests.len()
-            ));
         }
         let lines = (0..file.rules.len())
             .map(|n| {
@@ -76,7 +79,7 @@ pub(crate) fn compile(
         trees.push((name, tree));
     }
     match policy::compile(&sources, key) {
-        Ok(policy) => Some((policy, count)),
+        Ok(policy) => Some(Made { policy, count, sources }),
         Err(problems) => {
             for problem in problems {
                 let tree = trees.iter().find(|(name, _)| *name == problem.file).map(|(_, tree)| tree);

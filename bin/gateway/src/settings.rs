@@ -44,6 +44,8 @@ pub(crate) struct Settings {
     pub(crate) fixed: HashMap<String, Arc<Catalog>>,
     /// How many rules there are, and in how many files.
     pub(crate) rules: rules::Count,
+    /// What the policy was compiled from.
+    pub(crate) sources: Vec<policy::rule::Source>,
     /// Worth knowing, not wrong.
     pub(crate) warnings: Vec<String>,
     /// What each connection was made from, to see whether anything changed.
@@ -106,6 +108,32 @@ pub(crate) fn written(path: &Path, options: &Options<'_>) -> Result<Written, Vec
     } else {
         Err(check.mistakes())
     }
+}
+
+/// Policy files by themselves, without a configuration around them: no secret is needed, and names are not checked.
+pub(crate) fn policies(
+    paths: &[PathBuf],
+    options: &Options<'_>,
+) -> Result<Vec<policy::rule::Source>, Vec<Mistake>> {
+    // Files are shown as they were named.
+    let mut check = Check::new(Path::new(""), options, None);
+    let mut seen = HashSet::new();
+    for path in paths {
+        check.read_policy(path, None, &mut seen);
+    }
+    let files = std::mem::take(&mut check.policies);
+    // What a hash says is of no interest here, only that there is one.
+    let key = Some(HashKey::new(b"offline"));
+    let made = rules::compile(files, key, None, &mut check.wrong, &mut check.warnings);
+    match made {
+        Some(made) if check.wrong.is_empty() && check.placeless.is_empty() => Ok(made.sources),
+        _ => Err(check.mistakes()),
+    }
+}
+
+/// A catalogue snapshot from a file.
+pub(crate) fn catalogue(path: &Path) -> Result<Arc<Catalog>, String> {
+    read_catalogue(path)
 }
 
 /// Where `record` commands find the record, without checking anything else or loading a secret.
@@ -181,7 +209,7 @@ impl<'a> Check<'a> {
             for (n, pattern) in policies.iter().enumerate() {
                 let place = self.spot(at, &format!("policies[{n}]"));
                 for path in self.expand(&dir, pattern, place, true) {
-                    self.read_policy(&path, place, &mut seen);
+                    self.read_policy(&path, Some(place), &mut seen);
                 }
             }
             at += 1;
@@ -216,11 +244,11 @@ impl<'a> Check<'a> {
         self.files.push(Read { source, dir, tree, config });
     }
 
-    fn read_policy(&mut self, path: &Path, named: yaml::Spot, seen: &mut HashSet<PathBuf>) {
+    fn read_policy(&mut self, path: &Path, named: Option<yaml::Spot>, seen: &mut HashSet<PathBuf>) {
         if !seen.insert(path.canonicalize().unwrap_or_else(|_| path.to_owned())) {
             return;
         }
-        let Some((source, text)) = self.open(path, Some(named)) else { return };
+        let Some((source, text)) = self.open(path, named) else { return };
         let Some(mut tree) = yaml::parse(source, &text, self.options.env, &mut self.wrong) else { return };
         let Some(file) = yaml::read::<rules::PolicyFile>(&mut tree, &mut self.wrong) else { return };
         self.policies.push(rules::Written { source, file, tree, name: self.shown(path) });
@@ -341,7 +369,7 @@ impl<'a> Check<'a> {
         if !self.wrong.is_empty() || !self.placeless.is_empty() {
             return None;
         }
-        let (policy, rules, key_mark) = policy?;
+        let Ruled { policy, rules, sources, key_mark } = policy?;
         let mut mock_seed = self.before.map(|b| b.directory.mock_seed).unwrap_or_default();
         if self.before.is_none() && ring::rand::SystemRandom::new().fill(&mut mock_seed).is_err() {
             self.placeless.push(Mistake::without_place("gateway", "the system has no random numbers"));
@@ -377,6 +405,7 @@ impl<'a> Check<'a> {
             }),
             fixed: made.fixed,
             rules,
+            sources,
             warnings: std::mem::take(&mut self.warnings),
             marks: made.marks,
             key_mark,
@@ -941,7 +970,7 @@ impl<'a> Check<'a> {
         made: &Made,
         identities: &HashMap<String, Arc<Identity>>,
         groups: &BTreeSet<String>,
-    ) -> Option<(Arc<Policy>, rules::Count, Option<Mark>)> {
+    ) -> Option<Ruled> {
         let mut files = std::mem::take(&mut self.policies);
         for (at, config) in configs.into_iter().enumerate() {
             if config.rules.is_empty() {
@@ -959,18 +988,27 @@ impl<'a> Check<'a> {
             groups: groups.iter().map(String::as_str).collect(),
         };
         let (key, key_mark) = key.unzip();
-        let compiled = rules::compile(files, key, &names, &mut self.wrong, &mut self.warnings)?;
+        let made = rules::compile(files, key, Some(&names), &mut self.wrong, &mut self.warnings)?;
         // The same rules: sessions and caches see no change.
         let policy = match self.before {
             Some(before)
-                if before.directory.policy.revision == compiled.0.revision && before.key_mark == key_mark =>
+                if before.directory.policy.revision == made.policy.revision
+                    && before.key_mark == key_mark =>
             {
                 before.directory.policy.clone()
             }
-            _ => Arc::new(compiled.0),
+            _ => Arc::new(made.policy),
         };
-        Some((policy, compiled.1, key_mark))
+        Some(Ruled { policy, rules: made.count, sources: made.sources, key_mark })
     }
+}
+
+/// The policy, and what goes with it.
+struct Ruled {
+    policy: Arc<Policy>,
+    rules: rules::Count,
+    sources: Vec<policy::rule::Source>,
+    key_mark: Option<Mark>,
 }
 
 /// Connections, and what goes with them.

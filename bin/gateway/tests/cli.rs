@@ -510,3 +510,39 @@ fn a_target_that_is_down_is_69() {
     assert_eq!(code, 1);
     assert!(err.contains("there are: shop"), "{err}");
 }
+
+#[test]
+fn policy_tests_run_offline_and_their_exit_code_is_3() {
+    let dir = folder(&fine("policies: [shop.yaml]"));
+    let policy = |expected: &str| {
+        format!(
+            "rules:
+  - {{name: no-drop, on: {{statements: [drop]}}, block: no}}
+  - {{name: mail, on: {{connection: shop, columns: [people.email]}}, mask: redact}}
+tests:
+  - {{on: shop, sql: drop table people, expect: {expected}}}
+  - {{on: shop, sql: select 1, expect: pass}}
+"
+        )
+    };
+    std::fs::write(dir.path().join("shop.yaml"), policy("{block: no-drop}")).expect("write");
+    let (code, out, err) = output(dir.path(), &["policy", "test", "-c", "lockgate.yaml"]);
+    // Which columns are masked cannot be told without a catalogue: not passed, and not silently so.
+    assert_eq!(code, 3, "{out}{err}");
+    assert!(out.contains("UNTOLD") && out.contains("1 of 2 passed"), "{out}");
+    let catalogue = r#"{"database": "shop", "server_version": 150000, "search_path": ["public"], "tables": [], "functions": []}"#;
+    std::fs::write(dir.path().join("shop.json"), catalogue).expect("write");
+    let with = ["policy", "test", "--policy", "shop.yaml", "--catalogue", "shop.json", "--junit", "out.xml"];
+    let (code, out, err) = output(dir.path(), &with);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("2 of 2 passed"), "{out}");
+    let junit = std::fs::read_to_string(dir.path().join("out.xml")).expect("JUnit");
+    assert!(junit.contains("tests=\"2\" failures=\"0\""), "{junit}");
+    std::fs::write(dir.path().join("shop.yaml"), policy("pass")).expect("write");
+    let (code, out, _) = output(dir.path(), &with);
+    assert_eq!(code, 3);
+    assert!(out.contains("expected pass, got block by no-drop: no"), "{out}");
+    let (code, _, err) = output(dir.path(), &["policy", "test"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("name the rules: -c CONFIG, or --policy FILE"), "{err}");
+}

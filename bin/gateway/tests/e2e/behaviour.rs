@@ -384,3 +384,32 @@ fn files(folder: &std::path::Path, all: &mut Vec<(String, Vec<u8>)>) {
         }
     }
 }
+
+#[test]
+fn a_decision_is_explained_by_the_rules_of_its_time() {
+    let server = servers::postgres(15);
+    let mut gateway = Gateway::start(Settings::new(Io::Epoll, server).rules(RULES));
+    let database = shop(server);
+    let mut client = Client::login(gateway.port, "raw_support", &database);
+    let refusal = client.query("drop table victims");
+    let text: String = refusal.iter().map(|m| String::from_utf8_lossy(&m.body).into_owned()).collect();
+    let decision: String = text
+        .split("decision ")
+        .nth(1)
+        .expect("a refusal names its decision")
+        .chars()
+        .take_while(|c| c.is_ascii_alphanumeric() || *c == '-')
+        .collect();
+    gateway.reload(&RULES.replace("DROP and TRUNCATE are not allowed here", "other words"));
+    gateway.record_with("\"reload\"");
+    let told = gateway.ask(&["why", &decision]);
+    for part in [
+        "drop table victims",
+        "verdict   refused",
+        "rule      no-destructive-ddl  lockgate.yaml:",
+        "DROP and TRUNCATE are not allowed here",
+    ] {
+        assert!(told.contains(part), "`{part}` is not in:\n{told}");
+    }
+    assert!(!told.contains("other words"), "{told}");
+}

@@ -222,6 +222,18 @@ impl Gateway {
         String::from_utf8(output.stdout).expect("JSON is UTF-8")
     }
 
+    /// What a command that looks at the state directory answers.
+    pub(crate) fn ask(&self, args: &[&str]) -> String {
+        let output = Command::new(binary())
+            .args(args)
+            .arg("--state")
+            .arg(self.state())
+            .output()
+            .expect("start lockgate");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    }
+
     /// The record as soon as `part` is in it: what happens after a statement (its outcome) is written when it happens, not before.
     pub(crate) fn record_with(&self, part: &str) -> String {
         let began = Instant::now();
