@@ -7,13 +7,13 @@ use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use pg_raw_parse::Node;
+use pg_raw_parse::{Node, nodes};
 
 use crate::catalog::{Catalog, Table};
 use crate::facts::{Column, Format};
 use crate::mask::{Cell, Mask, stricter};
 use crate::plan::{CopyPlan, CopyRows, Plan};
-use crate::rule::{Action, BlockRule, Compiled, Scope, TablePattern};
+use crate::rule::{Action, BlockRule, Compiled, OnlyRule, RowLimit, RowsRule, Scope, TablePattern};
 use crate::sql::facts::{self, Act, Copy, Facts, Name, Value};
 use crate::sql::known::{self, listed};
 use crate::sql::lineage::{self, Index, Prover, Question, Taints};
@@ -51,9 +51,64 @@ pub struct Decision {
     pub cursor: Option<Cursor>,
     /// Another literal in the same place could have led to another decision: cached under its exact text only.
     pub literals_matter: bool,
+    /// How many rows its results may have: each limit holds for every result of the text that is rows or a COPY TO STDOUT. The hourly
+    /// budget of a limit is the identity's and the rule's ([`RowLimit`]), over all sessions and connections; what counts is rows that
+    /// the server sent for this text, masked or not.
+    pub limits: Vec<Arc<RowLimit>>,
+    /// Values of masked columns it asks about ([`Probe`]).
+    pub probes: Vec<Probe>,
     /// It calls a function that is not known to be harmless, or runs code: what it does besides its own text is anybody's guess.
     pub strangers: bool,
     pub mentions: Mentions,
+}
+
+/// One value that a statement compares with a masked column. Whether a row comes back, and how many, tells whether the guess was
+/// right; no mask can hide that, so guesses are counted instead: a session that meets a decision with probes adds each to the set of
+/// distinct values its identity has asked under [`Probe::rule`] in this hour, over all its sessions, before the statement is sent, and
+/// refuses it ([`Probe::refusal`]) when the set would grow past [`Probe::per_hour`]. A value asked twice counts once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// The mask rule: with the identity the key of the budget.
+    pub rule: Arc<str>,
+    /// Table OID and attribute number; part of what makes a value distinct.
+    pub column: (u32, i16),
+    pub value: ProbeValue,
+    pub per_hour: u32,
+    /// False: the rule only observes; count and record, and refuse nothing.
+    pub enforce: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeValue {
+    /// [`Probe::digest`] of the value as it is written. The decision is then cached under its exact text.
+    Literal(u64),
+    /// The value of parameter `$n` (from 1), whatever its format: take [`Probe::digest`] of its bytes when it is bound. In a PREPARE
+    /// of SQL the values come with EXECUTE, in its text: count the text's digest.
+    Parameter(u16),
+}
+
+impl Probe {
+    /// What two equal values have in common. Not a secret and not to be recorded: short values can be guessed from it.
+    pub fn digest(value: &[u8]) -> u64 {
+        let digest = ring::digest::digest(&ring::digest::SHA256, value);
+        digest.as_ref().first_chunk::<8>().map_or(0, |head| u64::from_be_bytes(*head))
+    }
+
+    pub fn refusal(&self) -> Block {
+        Block {
+            rule: self.rule.to_string(),
+            place: String::new(),
+            message: "too many different values of a masked column were asked about".to_owned(),
+            sqlstate: "54000",
+            schema: None,
+            table: None,
+            column: None,
+            hint: format!(
+                "The limit is {} different values in an hour. Wait, or ask the owner of this connection.",
+                self.per_hour
+            ),
+        }
+    }
 }
 
 /// A SQL cursor named by a statement. A FETCH says nothing of what it reads, so its own decision is never clean; a session that
@@ -88,6 +143,8 @@ impl Decision {
             outputs: None,
             cursor: None,
             literals_matter: false,
+            limits: Vec::new(),
+            probes: Vec::new(),
             strangers: false,
             mentions: Mentions::default(),
         }
@@ -138,7 +195,7 @@ impl Bound {
             let mut named: HashMap<u32, Vec<i16>> = HashMap::new();
             let mut masks: HashMap<(u32, i16), usize> = HashMap::new();
             for (i, rule) in scope.rules.iter().enumerate() {
-                let Action::Mask { columns, mask } = &rule.action else { continue };
+                let Action::Mask { columns, mask, .. } = &rule.action else { continue };
                 if rule.enforce != enforce {
                     continue;
                 }
@@ -179,17 +236,13 @@ impl Bound {
             }
         }
         (bound.quiet, bound.quiet_commit) = quiet(catalog, &bound.taints);
-        let uses =
-            if scope.rules.iter().any(|r| matches!(&r.action, Action::Block(b) if !b.tables.is_empty())) {
-                view_uses(catalog, &bound.index)
-            } else {
-                HashMap::new()
-            };
+        let uses = if scope.rules.iter().any(|r| !reached(&r.action).is_empty()) {
+            view_uses(catalog, &bound.index)
+        } else {
+            HashMap::new()
+        };
         for rule in &scope.rules {
-            bound.reach.push(match &rule.action {
-                Action::Block(b) => reach(&b.tables, catalog, &family, &uses),
-                Action::Mask { .. } => HashSet::new(),
-            });
+            bound.reach.push(reach(&reached(&rule.action), catalog, &family, &uses));
         }
         bound
     }
@@ -199,7 +252,7 @@ impl Scope {
     fn mask(&self, rule: usize) -> Option<&Mask> {
         match &self.rules.get(rule)?.action {
             Action::Mask { mask, .. } => Some(mask),
-            Action::Block(_) => None,
+            Action::Block(_) | Action::Rows(_) => None,
         }
     }
 }
@@ -284,6 +337,17 @@ fn view_uses(catalog: &Catalog, index: &Index) -> HashMap<u32, Vec<u32>> {
         }
     }
     uses
+}
+
+/// The tables a rule reaches through views and by descent.
+fn reached(action: &Action) -> Vec<TablePattern> {
+    match action {
+        Action::Block(block) => block.tables.clone(),
+        Action::Rows(rows) => {
+            rows.tables.iter().chain(rows.columns.iter().map(|c| &c.table)).cloned().collect()
+        }
+        Action::Mask { .. } => Vec::new(),
+    }
 }
 
 fn reach(
@@ -384,11 +448,15 @@ impl Judge {
         let mut decision = Decision::allowed();
         let mut first_block = None;
         let mut count = 0usize;
+        let several = tree.stmts().nth(1).is_some();
         for statement in tree.stmts() {
             count += 1;
-            let Ok(facts) = facts::read(statement) else {
+            let Ok(mut facts) = facts::read(statement) else {
                 return self.refuse(&Refusal::Unclear("it holds a construct nobody here understands"));
             };
+            if several && count == 1 {
+                facts.acts.push(facts::MULTI_STATEMENT);
+            }
             decision.ddl |= facts.ddl;
             decision.strangers |= facts.acts.iter().any(|a| matches!(a.class, "do" | "call" | "execute"))
                 || facts.functions.iter().any(|f| self.bound.index.stranger(f));
@@ -417,12 +485,26 @@ impl Judge {
     fn one(&self, statement: Node<'_>, facts: &Facts<'_>, decision: &mut Decision) -> Judged {
         let mut judged = Judged { block: None, clean: true, loud: self.loud(facts), outputs: None };
         for (i, rule) in self.scope.rules.iter().enumerate() {
-            let Action::Block(block) = &rule.action else { continue };
-            let Some((act, name)) = self.matches(i, block, facts) else { continue };
+            let block = match &rule.action {
+                Action::Block(block) => match &block.only {
+                    Some(only) => self.beyond(only, facts).map(|what| beyond(rule, block, what)),
+                    None => self
+                        .matches(i, block, statement, facts)
+                        .map(|(act, name)| refusal(rule, block, act, name)),
+                },
+                Action::Rows(rows) => {
+                    if self.limited(i, rows, facts) && !decision.limits.contains(&rows.limit) {
+                        decision.limits.push(rows.limit.clone());
+                    }
+                    continue;
+                }
+                Action::Mask { .. } => continue,
+            };
+            let Some(block) = block else { continue };
             if !rule.enforce {
                 decision.observed.push(rule.name.clone());
             } else if judged.block.is_none() {
-                judged.block = Some(refusal(rule, block, act, name));
+                judged.block = Some(block);
             }
         }
         if !self.bound.observed.is_empty() {
@@ -749,11 +831,125 @@ impl Judge {
         }
     }
 
+    /// What of a statement an `only` rule does not allow.
+    fn beyond<'f>(&self, only: &OnlyRule, facts: &'f Facts<'_>) -> Option<&'f str> {
+        if let Some(statements) = &only.statements {
+            // VALUES inside INSERT is no query of its own.
+            let inner = facts.acts.first().is_some_and(|a| a.class == "insert");
+            let act = facts
+                .acts
+                .iter()
+                .find(|a| !(a.values && inner) && !statements.iter().any(|s| is_class(s, a)));
+            if let Some(act) = act {
+                return Some(act.class);
+            }
+        }
+        if let Some(functions) = &only.functions
+            && let Some(f) = facts.functions.iter().find(|f| !functions.iter().any(|n| n == *f))
+        {
+            return Some(f);
+        }
+        if let Some(tables) = &only.tables {
+            let allowed = |name: &Name<'_>| {
+                if name.schema.is_some() {
+                    return tables.iter().any(|t| t.matches(name.schema, name.name));
+                }
+                // A name without a schema may mean any of that name that search_path can reach: all of them have to be allowed.
+                let mut reachable = self
+                    .bound
+                    .index
+                    .candidates(&self.catalog, *name)
+                    .filter(|c| c.schema == "pg_catalog" || self.catalog.search_path.contains(&c.schema))
+                    .peekable();
+                if reachable.peek().is_none() {
+                    return tables.iter().any(|t| t.table != "*" && t.matches(None, name.name));
+                }
+                reachable.all(|c| tables.iter().any(|t| t.matches(Some(&c.schema), &c.name)))
+            };
+            let name = facts.names.iter().find(|n| {
+                let cte = n.schema.is_none()
+                    && facts.ctes.contains(&n.name)
+                    && !listed(known::SYSTEM_RELATIONS, n.name)
+                    && self.bound.index.candidates(&self.catalog, **n).next().is_none();
+                !cte && !allowed(n)
+            });
+            if let Some(name) = name {
+                return Some(name.name);
+            }
+            if let Some(act) = facts.acts.iter().find(|a| a.anything || matches!(a.class, "call" | "do")) {
+                return Some(act.class);
+            }
+            // Code of users may read what it likes.
+            if only.functions.is_none()
+                && let Some(f) = facts.functions.iter().find(|f| self.bound.index.stranger(f))
+            {
+                return Some(f);
+            }
+        }
+        None
+    }
+
+    /// Whether a rule's row limit holds for the results of a statement. One that says no table holds for every statement that could
+    /// show what a user stored; a statement that does not say what it reads is under all of them.
+    fn limited(&self, index: usize, rows: &RowsRule, facts: &Facts<'_>) -> bool {
+        let silent = facts.acts.iter().any(|a| matches!(a.class, "fetch" | "execute" | "call"))
+            || facts.functions.iter().any(|f| self.bound.index.stranger(f));
+        if silent {
+            return true;
+        }
+        let structure = |name: &Name<'_>| match name.schema {
+            Some(schema) => lineage::system(schema, name.name) == Some(true),
+            None => {
+                listed(known::SYSTEM_RELATIONS, name.name)
+                    && self
+                        .bound
+                        .index
+                        .candidates(&self.catalog, *name)
+                        .all(|t| lineage::system(&t.schema, &t.name) == Some(true))
+            }
+        };
+        if rows.tables.is_empty() && rows.columns.is_empty() {
+            return !facts.names.iter().all(structure);
+        }
+        let reach = self.bound.reach.get(index);
+        facts.names.iter().any(|name| {
+            rows.tables
+                .iter()
+                .chain(rows.columns.iter().map(|c| &c.table))
+                .any(|p| p.matches(name.schema, name.name))
+                || self
+                    .bound
+                    .index
+                    .candidates(&self.catalog, *name)
+                    .any(|t| reach.is_some_and(|r| r.contains(&t.oid)))
+        })
+    }
+
+    /// Whether an UPDATE or DELETE leaves no row of its target out.
+    fn every_row(&self, act: &Act<'_>) -> bool {
+        let Some(condition) = act.condition else { return false };
+        let known = |reference: &nodes::ColumnRef| {
+            let fields = reference.fields();
+            let last = fields.len().checked_sub(1).and_then(|i| fields.get(i)).and_then(Node::as_str);
+            let mut found = self
+                .bound
+                .index
+                .candidates(&self.catalog, act.target.unwrap_or(Name { schema: None, name: "" }))
+                .filter_map(|t| t.columns.iter().find(|c| Some(c.name.as_str()) == last));
+            found.next().map_or_else(facts::Known::default, |c| facts::Known {
+                not_null: c.not_null,
+                key_like: c.number == 1 && matches!(c.type_oid, 20 | 21 | 23),
+            })
+        };
+        facts::every_row(condition, &known)
+    }
+
     /// The first statement of `facts` a block rule speaks of.
     fn matches<'f, 'a>(
         &self,
         index: usize,
         rule: &BlockRule,
+        statement: Node<'_>,
         facts: &'f Facts<'a>,
     ) -> Option<(Option<&'f Act<'a>>, Option<Name<'a>>)> {
         let reach = self.bound.reach.get(index);
@@ -769,11 +965,14 @@ impl Judge {
         {
             return None;
         }
+        if rule.unbounded && !facts::unbounded(statement) {
+            return None;
+        }
         // Found once: a text may hold thousands of statements and names.
         let any = std::cell::LazyCell::new(|| facts.names.iter().copied().find(|n| named(n)));
         for act in &facts.acts {
             let class = rule.statements.is_empty() || rule.statements.iter().any(|s| is_class(s, act));
-            if !class || (rule.missing_where && !act.every_row) {
+            if !class || (rule.missing_where && !self.every_row(act)) {
                 continue;
             }
             if rule.tables.is_empty() {
@@ -886,6 +1085,15 @@ fn is_class(word: &str, act: &Act<'_>) -> bool {
                 .strip_prefix(act.class)
                 .and_then(|rest| rest.strip_prefix('-'))
                 .is_some_and(|object| object == act.object))
+}
+
+fn beyond(rule: &Compiled, block: &BlockRule, what: &str) -> Block {
+    Block {
+        hint: format!(
+            "{what} is not on the list of what you may use on this connection; ask its owner when you need it."
+        ),
+        ..refusal(rule, block, None, None)
+    }
 }
 
 fn refusal(rule: &Compiled, block: &BlockRule, act: Option<&Act<'_>>, name: Option<Name<'_>>) -> Block {

@@ -16,7 +16,7 @@ use crate::judge::{Bound, Judge};
 use crate::mask::{HashKey, Mask};
 use crate::sql::facts::{CLASSES, OBJECTS};
 use crate::subject::Subject;
-use crate::verdict::Pass;
+use crate::verdict::{Block, Pass};
 
 /// One policy file as written.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -63,11 +63,68 @@ pub struct Rule {
     /// Block only UPDATE and DELETE that leave no row out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub missing_where: bool,
+    /// Block only queries without LIMIT and without `column = value`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unbounded: bool,
+    /// Block everything but this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<Only>,
+    /// Let statements run, but end a result with `block`'s message when it has more rows than this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<Rows>,
+    /// For masks: what conditions, joins, sorting and grouping may do with the masked columns; default `equality`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicates: Option<Predicates>,
+    /// For masks under `predicates: equality`: how many different values of the columns one identity may ask about in an hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<u32>,
     /// Who the rule does not hold for: `group:dba`, `identity:ana@corp.com`, or a plain name, which means either.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
+}
+
+/// The whole of what is allowed, in each list that is given; a list that is absent allows everything of its kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Only {
+    /// `schema.table`, `table`, `*.table` or `schema.*`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<Vec<String>>,
+    /// Statement classes, at every depth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statements: Option<Vec<String>>,
+    /// Functions called by name, whatever their schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub functions: Option<Vec<String>>,
+}
+
+/// How many rows may leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rows {
+    /// Of one result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_result: Option<u64>,
+    /// Of all results of one identity under this rule, in every hour, over all its sessions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_hour: Option<u64>,
+}
+
+/// What a statement may do with a masked column besides showing it masked.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Predicates {
+    /// Nothing: not even look up a row by its value.
+    Refuse,
+    /// `column = value` with a value written out or bound, counted against `probes`; and whether it is NULL.
+    #[default]
+    Equality,
+    /// Anything.
+    Allow,
 }
 
 /// Where a rule holds. Everything that is said must hold at once; within one list any entry is enough.
@@ -77,7 +134,7 @@ pub struct On {
     /// Connection names; absent or `*`: every connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<OneOrMany>,
-    /// For masks: `schema.table.column`, `table.column` or `*.table.column` (any schema).
+    /// For masks and `rows`: `schema.table.column`, `table.column` or `*.table.column` (any schema).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<String>,
     /// For blocks: statement classes (`drop`, `update`, …) or class and object (`create-function`, `alter-system`).
@@ -198,8 +255,60 @@ pub(crate) struct Compiled {
 
 #[derive(Debug)]
 pub(crate) enum Action {
-    Mask { columns: Vec<ColumnPattern>, mask: Mask },
+    Mask { columns: Vec<ColumnPattern>, mask: Mask, asking: Asking },
     Block(BlockRule),
+    Rows(RowsRule),
+}
+
+/// How a masked column may be asked about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asking {
+    pub predicates: Predicates,
+    pub probes: u32,
+}
+
+/// Different values of a masked column one identity may ask about in an hour where a rule does not say.
+pub const PROBES_PER_HOUR: u32 = 1_000;
+
+#[derive(Debug)]
+pub(crate) struct RowsRule {
+    pub tables: Vec<TablePattern>,
+    pub columns: Vec<ColumnPattern>,
+    pub limit: Arc<RowLimit>,
+}
+
+/// How many rows the results of a statement may have. The key of the hourly budget is the identity and [`RowLimit::rule`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowLimit {
+    pub rule: String,
+    /// `policy/shop.yaml:12`
+    pub place: String,
+    /// What the rule says to whoever meets the limit.
+    pub message: String,
+    pub per_result: Option<u64>,
+    pub per_hour: Option<u64>,
+    /// False: the rule only observes; count and record, and let the rows pass.
+    pub enforce: bool,
+}
+
+impl RowLimit {
+    /// The error that ends a result at its limit, or refuses a statement whose budget is used up.
+    pub fn refusal(&self, hourly: bool) -> Block {
+        let (limit, of) = if hourly { (self.per_hour, "an hour") } else { (self.per_result, "one result") };
+        Block {
+            rule: self.rule.clone(),
+            place: self.place.clone(),
+            message: self.message.clone(),
+            sqlstate: "54000",
+            schema: None,
+            table: None,
+            column: None,
+            hint: format!(
+                "The limit is {} rows in {of}. Ask for fewer (WHERE, LIMIT, an aggregate), or ask the owner of this connection.",
+                limit.unwrap_or_default()
+            ),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -209,6 +318,16 @@ pub(crate) struct BlockRule {
     pub tables: Vec<TablePattern>,
     pub functions: Vec<String>,
     pub missing_where: bool,
+    pub unbounded: bool,
+    pub only: Option<OnlyRule>,
+}
+
+/// `only:`, checked.
+#[derive(Debug)]
+pub(crate) struct OnlyRule {
+    pub tables: Option<Vec<TablePattern>>,
+    pub statements: Option<Vec<String>>,
+    pub functions: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -227,7 +346,7 @@ pub(crate) struct ColumnPattern {
 impl TablePattern {
     /// Case is ignored: catching `Customers` beside `customers` is safe, missing it is not.
     pub(crate) fn matches(&self, schema: Option<&str>, table: &str) -> bool {
-        self.table.eq_ignore_ascii_case(table)
+        (self.table == "*" || self.table.eq_ignore_ascii_case(table))
             && match (&self.schema, schema) {
                 (Some(wanted), Some(schema)) => wanted.eq_ignore_ascii_case(schema),
                 // A name without a schema may mean any.
@@ -339,15 +458,15 @@ impl Checker<'_> {
                 None
             }
             (Some(mask), None) => self.mask(rule, mask, has_key),
-            (None, Some(message)) => self.block(rule, message),
+            (None, Some(message)) => match &rule.rows {
+                Some(rows) => self.rows(rule, rows, message, mode),
+                None => self.block(rule, message),
+            },
         };
         let action = action.filter(|_| self.problems.len() == before)?;
         Some(Compiled {
             name: rule.name.clone(),
-            place: match self.line {
-                Some(line) => format!("{}:{line}", self.file),
-                None => self.file.to_owned(),
-            },
+            place: self.place(),
             enforce: mode == Mode::Enforce,
             action,
             connections: rule.on.connection.as_ref().map(|c| c.list().to_vec()).unwrap_or_default(),
@@ -355,6 +474,13 @@ impl Checker<'_> {
             identities: rule.on.identities.clone(),
             except: rule.except.clone(),
         })
+    }
+
+    fn place(&self) -> String {
+        match self.line {
+            Some(line) => format!("{}:{line}", self.file),
+            None => self.file.to_owned(),
+        }
     }
 
     fn mask(&mut self, rule: &Rule, mask: &Mask, has_key: bool) -> Option<Action> {
@@ -367,8 +493,21 @@ impl Checker<'_> {
                 self.say(field, "belongs to block rules; a mask names on.columns");
             }
         }
-        if rule.missing_where {
-            self.say("missing_where", "belongs to block rules");
+        for (field, said) in [
+            ("missing_where", rule.missing_where),
+            ("unbounded", rule.unbounded),
+            ("only", rule.only.is_some()),
+            ("rows", rule.rows.is_some()),
+        ] {
+            if said {
+                self.say(field, "belongs to block rules");
+            }
+        }
+        if rule.probes == Some(0) {
+            self.say("probes", "0 allows no lookup; say predicates: refuse");
+        }
+        if rule.probes.is_some() && !matches!(rule.predicates, None | Some(Predicates::Equality)) {
+            self.say("probes", "is counted under predicates: equality only");
         }
         if rule.on.columns.is_empty() {
             self.say("on.columns", "a mask needs the columns it masks");
@@ -383,6 +522,15 @@ impl Checker<'_> {
             }
             _ => {}
         }
+        let columns = self.columns(rule);
+        let asking = Asking {
+            predicates: rule.predicates.unwrap_or_default(),
+            probes: rule.probes.unwrap_or(PROBES_PER_HOUR),
+        };
+        Some(Action::Mask { columns, mask: mask.clone(), asking })
+    }
+
+    fn columns(&mut self, rule: &Rule) -> Vec<ColumnPattern> {
         let mut columns = Vec::new();
         for (i, text) in rule.on.columns.iter().enumerate() {
             match parts(text).as_deref() {
@@ -404,13 +552,55 @@ impl Checker<'_> {
                 self.say(&format!("on.columns[{i}]"), "only the schema may be *");
             }
         }
-        Some(Action::Mask { columns, mask: mask.clone() })
+        columns
     }
 
-    fn block(&mut self, rule: &Rule, message: &str) -> Option<Action> {
+    fn rows(&mut self, rule: &Rule, rows: &Rows, message: &str, mode: Mode) -> Option<Action> {
+        self.message(message);
+        self.not_asked(rule);
+        for (field, said) in [
+            ("on.statements", !rule.on.statements.is_empty()),
+            ("on.functions", !rule.on.functions.is_empty()),
+            ("missing_where", rule.missing_where),
+            ("unbounded", rule.unbounded),
+            ("only", rule.only.is_some()),
+        ] {
+            if said {
+                self.say(field, "does not go with rows; write two rules");
+            }
+        }
+        if rows.per_result.is_none() && rows.per_hour.is_none() {
+            self.say("rows", "needs per_result or per_hour");
+        }
+        let limit = RowLimit {
+            rule: rule.name.clone(),
+            place: self.place(),
+            message: message.to_owned(),
+            per_result: rows.per_result,
+            per_hour: rows.per_hour,
+            enforce: mode == Mode::Enforce,
+        };
+        let (tables, columns) = (self.tables("on.tables", &rule.on.tables, false), self.columns(rule));
+        Some(Action::Rows(RowsRule { tables, columns, limit: Arc::new(limit) }))
+    }
+
+    fn message(&mut self, message: &str) {
         if message.trim().is_empty() {
             self.say("block", "needs a message for whoever is refused");
         }
+    }
+
+    fn not_asked(&mut self, rule: &Rule) {
+        for (field, said) in [("predicates", rule.predicates.is_some()), ("probes", rule.probes.is_some())] {
+            if said {
+                self.say(field, "belongs to mask rules");
+            }
+        }
+    }
+
+    fn block(&mut self, rule: &Rule, message: &str) -> Option<Action> {
+        self.message(message);
+        self.not_asked(rule);
         if !rule.on.columns.is_empty() {
             self.say(
                 "on.columns",
@@ -421,17 +611,51 @@ impl Checker<'_> {
             && rule.on.tables.is_empty()
             && rule.on.functions.is_empty()
             && !rule.missing_where
+            && !rule.unbounded
+            && rule.only.is_none()
         {
-            self.say("on", "a block needs statements, tables, functions or missing_where");
+            self.say("on", "a block needs statements, tables, functions, missing_where, unbounded or only");
         }
+        let only = rule.only.as_ref().map(|only| self.only(rule, only));
+        let statements = self.statements("on.statements", &rule.on.statements);
+        let tables = self.tables("on.tables", &rule.on.tables, false);
+        Some(Action::Block(BlockRule {
+            message: message.to_owned(),
+            statements,
+            tables,
+            functions: lower(&rule.on.functions),
+            missing_where: rule.missing_where,
+            unbounded: rule.unbounded,
+            only,
+        }))
+    }
+
+    fn only(&mut self, rule: &Rule, only: &Only) -> OnlyRule {
+        if !(rule.on.statements.is_empty() && rule.on.tables.is_empty() && rule.on.functions.is_empty())
+            || rule.missing_where
+            || rule.unbounded
+        {
+            self.say("only", "lists what is allowed and nothing else; write what is blocked as another rule");
+        }
+        if *only == Only::default() {
+            self.say("only", "needs tables, statements or functions");
+        }
+        OnlyRule {
+            tables: only.tables.as_ref().map(|t| self.tables("only.tables", t, true)),
+            statements: only.statements.as_ref().map(|s| self.statements("only.statements", s)),
+            functions: only.functions.as_ref().map(|f| lower(f)),
+        }
+    }
+
+    fn statements(&mut self, field: &str, words: &[String]) -> Vec<String> {
         let mut statements = Vec::new();
-        for (i, word) in rule.on.statements.iter().enumerate() {
+        for (i, word) in words.iter().enumerate() {
             let class = word.to_ascii_lowercase().replace(['_', ' '], "-");
             let known = CLASSES.contains(&class.as_str())
                 || class.split_once('-').is_some_and(|(c, o)| CLASSES.contains(&c) && OBJECTS.contains(&o));
             if !known {
                 self.say(
-                    &format!("on.statements[{i}]"),
+                    &format!("{field}[{i}]"),
                     format!(
                         "{word:?} is no statement class; known are {} and class-object like create-function",
                         CLASSES.join(", ")
@@ -440,25 +664,28 @@ impl Checker<'_> {
             }
             statements.push(class);
         }
+        statements
+    }
+
+    /// `wide`: `schema.*` stands for all of a schema.
+    fn tables(&mut self, field: &str, texts: &[String], wide: bool) -> Vec<TablePattern> {
         let mut tables = Vec::new();
-        for (i, text) in rule.on.tables.iter().enumerate() {
+        for (i, text) in texts.iter().enumerate() {
             match parts(text).as_deref() {
                 Some([table]) if table != "*" => tables.push(pattern(None, table)),
-                Some([schema, table]) if table != "*" => tables.push(pattern(Some(schema), table)),
-                _ => self.say(
-                    &format!("on.tables[{i}]"),
-                    format!("{text:?} is not schema.table, table or *.table"),
-                ),
+                Some([schema, table]) if table != "*" || (wide && schema != "*") => {
+                    tables.push(pattern(Some(schema), table));
+                }
+                _ => self
+                    .say(&format!("{field}[{i}]"), format!("{text:?} is not schema.table, table or *.table")),
             }
         }
-        Some(Action::Block(BlockRule {
-            message: message.to_owned(),
-            statements,
-            tables,
-            functions: rule.on.functions.iter().map(|f| f.to_ascii_lowercase()).collect(),
-            missing_where: rule.missing_where,
-        }))
+        tables
     }
+}
+
+fn lower(names: &[String]) -> Vec<String> {
+    names.iter().map(|n| n.to_ascii_lowercase()).collect()
 }
 
 /// `a.b."C.d"` → parts; `None` when a part is empty or a quote is open.

@@ -10,6 +10,7 @@
 //! observe RULE runs, and that rule in observe mode is named
 //! spoken  runs, its rows pass unseen and its errors keep their text
 //! hushed  the same, but its errors are withheld
+//! limit RULE   runs, and that rule counts its rows      unlimited   runs, and no rule does
 //! copy    runs, COPY rows pass        copy-masked   runs, COPY rows are rewritten
 //! ```
 
@@ -25,6 +26,7 @@ use policy::{CopyPlan, Judge, Subject, Verdict, compile};
 fn catalog() -> Catalog {
     let mut oid = 16_400;
     let mut tables = Vec::new();
+    // A name with ! is of a column that is never NULL.
     let mut table = |schema: &str,
                      name: &str,
                      kind: char,
@@ -42,10 +44,10 @@ fn catalog() -> Catalog {
                 .zip(1i16..)
                 .map(|((name, type_oid), number)| TableColumn {
                     number,
-                    name: (*name).into(),
+                    name: name.trim_end_matches('!').into(),
                     type_oid: *type_oid,
                     type_name: String::new(),
-                    not_null: false,
+                    not_null: *name == "id!" || *name == "v!",
                     generated: (*name == "email_domain").then(|| "split_part(email, '@'::text, 2)".into()),
                 })
                 .collect(),
@@ -82,6 +84,7 @@ fn catalog() -> Catalog {
     );
     let victims = table("public", "victims", 'r', &[], &[("id", 23), ("v", 25)], None);
     let kv = table("public", "kv", 'r', &[], &[("k", 25), ("v", 25)], None);
+    table("public", "keyed", 'r', &[], &[("id!", 23), ("v!", 25), ("n", 23)], None);
     table("public", "far", 'f', &[], &[("a", 25)], None);
     table("a", "notes", 'r', &[], &[("id", 23), ("body", 25)], None);
     table("b", "notes", 'r', &[], &[("body", 25), ("id", 23), ("secret", 25)], None);
@@ -168,6 +171,10 @@ fn outcome(judge: &Judge, sql: &str) -> Vec<String> {
                     }
                 });
             }
+            out.extend(decision.limits.iter().map(|l| format!("limit {}", l.rule)));
+            if decision.limits.is_empty() {
+                out.push("unlimited".into());
+            }
             if !decision.clean {
                 assert!(decision.withhold, "what is not clean is withheld: {sql}");
             }
@@ -235,7 +242,7 @@ fn every_file_holds() {
             open = false;
             let judge = current.get_or_insert_with(|| judge(&rules, &subject, &catalog));
             let (want, sql) = match word {
-                "block" | "observe" => {
+                "block" | "observe" | "limit" => {
                     let (rule, sql) = rest.split_once(' ').expect("rule and statement");
                     (format!("{word} {rule}"), sql.trim())
                 }

@@ -23,8 +23,10 @@ pub(crate) struct Act<'a> {
     pub object: &'static str,
     /// The one table a DML statement writes to; for the others every relation the text names counts.
     pub target: Option<Name<'a>>,
-    /// UPDATE or DELETE that says nothing about which rows.
-    pub every_row: bool,
+    /// The WHERE of an UPDATE or DELETE; [`every_row`] says whether it leaves a row out.
+    pub condition: Option<Node<'a>>,
+    /// A SELECT that is rows of values.
+    pub values: bool,
     /// It reaches tables it does not name (DROP SCHEMA, DROP OWNED, … CASCADE).
     pub anything: bool,
 }
@@ -61,6 +63,8 @@ pub(crate) struct Facts<'a> {
     pub acts: Vec<Act<'a>>,
     /// Every relation named anywhere, CTE names among them.
     pub names: Vec<Name<'a>>,
+    /// Names of CTEs, which are no relations.
+    pub ctes: Vec<&'a str>,
     /// Last part of every function name called.
     pub functions: Vec<&'a str>,
     /// `SET name = value` (the value when it is one constant), RESET without one.
@@ -86,6 +90,7 @@ pub(crate) fn read(statement: Node<'_>) -> Result<Facts<'_>, Unknown> {
         }
         match node {
             Node::RangeVar(r) => facts.names.push(name(r)),
+            Node::CommonTableExpr(c) => facts.ctes.extend(c.ctename()),
             Node::FuncCall(f) => function(f, &mut facts),
             Node::VariableSetStmt(s) => setting(s, &mut facts),
             Node::CopyStmt(c) => facts.copies.push(copy(c)),
@@ -257,14 +262,20 @@ fn copy(c: &nodes::CopyStmt) -> Copy<'_> {
 
 /// The class of a statement node; `None` for everything that is not a statement.
 pub(crate) fn act(node: Node<'_>) -> Option<Act<'_>> {
-    let plain = |class, object| Some(Act { class, object, target: None, every_row: false, anything: false });
-    let wide = |class, object| Some(Act { class, object, target: None, every_row: false, anything: true });
+    let plain = |class, object| {
+        Some(Act { class, object, target: None, condition: None, values: false, anything: false })
+    };
+    let wide = |class, object| {
+        Some(Act { class, object, target: None, condition: None, values: false, anything: true })
+    };
     match node {
-        Node::SelectStmt(_) => plain("select", ""),
-        Node::InsertStmt(s) => dml("insert", s.relation(), false),
-        Node::UpdateStmt(s) => dml("update", s.relation(), every_row(s.where_clause())),
-        Node::DeleteStmt(s) => dml("delete", s.relation(), every_row(s.where_clause())),
-        Node::MergeStmt(s) => dml("merge", s.relation(), false),
+        Node::SelectStmt(s) => {
+            plain("select", "").map(|act| Act { values: !s.values_lists().is_empty(), ..act })
+        }
+        Node::InsertStmt(s) => dml("insert", s.relation(), None),
+        Node::UpdateStmt(s) => dml("update", s.relation(), Some(s.where_clause())),
+        Node::DeleteStmt(s) => dml("delete", s.relation(), Some(s.where_clause())),
+        Node::MergeStmt(s) => dml("merge", s.relation(), None),
         Node::TruncateStmt(_) => plain("truncate", ""),
         Node::CopyStmt(c) => plain(
             "copy",
@@ -418,9 +429,23 @@ pub(crate) fn act(node: Node<'_>) -> Option<Act<'_>> {
     }
 }
 
-fn dml<'a>(class: &'static str, target: Option<&'a nodes::RangeVar>, every_row: bool) -> Option<Act<'a>> {
-    Some(Act { class, object: "", target: target.map(name), every_row, anything: false })
+fn dml<'a>(
+    class: &'static str,
+    target: Option<&'a nodes::RangeVar>,
+    condition: Option<Node<'a>>,
+) -> Option<Act<'a>> {
+    Some(Act { class, object: "", target: target.map(name), condition, values: false, anything: false })
 }
+
+/// More than one statement in one text.
+pub(crate) const MULTI_STATEMENT: Act<'static> = Act {
+    class: "multi-statement",
+    object: "",
+    target: None,
+    condition: None,
+    values: false,
+    anything: false,
+};
 
 /// Every word a rule may write in `on.statements`, besides `class-object`.
 pub(crate) const CLASSES: &[&str] = &[
@@ -450,6 +475,7 @@ pub(crate) const CLASSES: &[&str] = &[
     "lock",
     "merge",
     "move",
+    "multi-statement",
     "notify",
     "prepare",
     "reassign",
@@ -573,31 +599,79 @@ fn object(kind: nodes::ObjectType::Type) -> &'static str {
     }
 }
 
-/// True when a WHERE leaves no row out as far as its form tells: none, a condition that looks at no column, `a = a`, or one of
-/// these beside OR.
-fn every_row(condition: Node<'_>) -> bool {
-    fn trivial(node: Node<'_>, depth: usize) -> bool {
+/// What is known of a column of the table a WHERE speaks of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub not_null: bool,
+    /// The table's first column and a whole number: what serial keys look like, which begin at one.
+    pub key_like: bool,
+}
+
+/// True when a WHERE leaves no row out as far as its form tells: none, a condition that looks at no column, `a = a`, what holds for
+/// every value of a column that is never NULL (`a IS NOT NULL`, `a LIKE '%'`, `id > 0`), or one of these beside OR.
+pub(crate) fn every_row(condition: Node<'_>, known: &dyn Fn(&nodes::ColumnRef) -> Known) -> bool {
+    fn trivial(node: Node<'_>, known: &dyn Fn(&nodes::ColumnRef) -> Known, depth: usize) -> bool {
         if depth == 0 {
             return true;
         }
         match node {
             Node::None => true,
             Node::BoolExpr(b) => match b.boolop {
-                nodes::BoolExprType::AND_EXPR => b.args().iter().all(|a| trivial(a, depth - 1)),
-                nodes::BoolExprType::OR_EXPR => b.args().iter().any(|a| trivial(a, depth - 1)),
+                nodes::BoolExprType::AND_EXPR => b.args().iter().all(|a| trivial(a, known, depth - 1)),
+                nodes::BoolExprType::OR_EXPR => b.args().iter().any(|a| trivial(a, known, depth - 1)),
                 _ => looks_at_nothing(node),
             },
-            Node::A_Expr(e) => match (e.lexpr(), e.rexpr()) {
-                (Node::ColumnRef(a), Node::ColumnRef(b)) => same(a, b) && !operator_excludes(e),
+            Node::NullTest(t) => match t.arg() {
+                Node::ColumnRef(c) if t.nulltesttype == nodes::NullTestType::IS_NOT_NULL => known(c).not_null,
                 _ => looks_at_nothing(node),
             },
+            Node::A_Expr(e) => {
+                let operator = e.name().first().and_then(Node::as_str).unwrap_or_default();
+                match (e.lexpr(), e.rexpr()) {
+                    (Node::ColumnRef(a), Node::ColumnRef(b)) => {
+                        same(a, b) && !matches!(operator, "<>" | "!=" | "<" | ">")
+                    }
+                    (Node::ColumnRef(c), constant) => match (operator, number(constant)) {
+                        (">", Some(n)) => n <= 0 && every_key(known(c)),
+                        (">=", Some(n)) => n <= 1 && every_key(known(c)),
+                        ("<>" | "!=", Some(n)) => n <= 0 && every_key(known(c)),
+                        ("~~" | "~~*", _) => percents(constant) && known(c).not_null,
+                        _ => looks_at_nothing(node),
+                    },
+                    (constant, Node::ColumnRef(c)) => match (operator, number(constant)) {
+                        ("<", Some(n)) => n <= 0 && every_key(known(c)),
+                        ("<=", Some(n)) => n <= 1 && every_key(known(c)),
+                        ("<>" | "!=", Some(n)) => n <= 0 && every_key(known(c)),
+                        _ => looks_at_nothing(node),
+                    },
+                    _ => looks_at_nothing(node),
+                }
+            }
             // `WHERE CURRENT OF c` is one row.
             Node::CurrentOfExpr(_) => false,
             _ => looks_at_nothing(node),
         }
     }
-    fn operator_excludes(e: &nodes::A_Expr) -> bool {
-        matches!(e.name().first().and_then(Node::as_str), Some("<>" | "!=" | "<" | ">"))
+    fn every_key(known: Known) -> bool {
+        known.not_null && known.key_like
+    }
+    fn number(node: Node<'_>) -> Option<i64> {
+        match node {
+            Node::A_Const(c) => match c.val() {
+                Some(pg_raw_parse::ConstValue::Integer(i)) => Some(i64::from(i)),
+                _ => None,
+            },
+            Node::A_Expr(e) if e.name().first().and_then(Node::as_str) == Some("-") => match e.lexpr() {
+                Node::None => number(e.rexpr()).map(|n| -n),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+    /// `'%'`, `'%%'`, …
+    fn percents(node: Node<'_>) -> bool {
+        matches!(node, Node::A_Const(c)
+            if string(c).is_some_and(|s| !s.is_empty() && s.bytes().all(|b| b == b'%')))
     }
     fn same(a: &nodes::ColumnRef, b: &nodes::ColumnRef) -> bool {
         a.fields().len() == b.fields().len()
@@ -618,5 +692,94 @@ fn every_row(condition: Node<'_>) -> bool {
         }
         true
     }
-    trivial(condition, 32)
+    trivial(condition, known, 32)
+}
+
+/// The queries whose rows a statement answers (or stores) have no bound of their own: neither LIMIT, nor `column = value` among
+/// what WHERE asks, nor aggregates only. Each arm of a set operation counts.
+pub(crate) fn unbounded(statement: Node<'_>) -> bool {
+    let mut stack = vec![statement];
+    while let Some(node) = stack.pop() {
+        match node {
+            Node::ExplainStmt(e) => stack.push(e.query()),
+            Node::DeclareCursorStmt(d) => stack.push(d.query()),
+            Node::PrepareStmt(p) => stack.push(p.query()),
+            Node::CreateTableAsStmt(c) => stack.push(c.query()),
+            Node::CopyStmt(c) if !c.is_from => match c.query() {
+                Node::None => return true,
+                query => stack.push(query),
+            },
+            Node::SelectStmt(s) => {
+                // LIMIT ALL and LIMIT NULL are none.
+                let limited = match s.limit_count() {
+                    Node::None => false,
+                    Node::A_Const(c) => c.val().is_some(),
+                    _ => true,
+                };
+                if limited {
+                    continue;
+                }
+                if s.op != nodes::SetOperation::SETOP_NONE {
+                    stack.extend([Node::from(s.larg()), s.rarg().into()]);
+                } else if !s.from_clause().is_empty() && !asks_for_one(s.where_clause()) && !aggregates(s) {
+                    return true;
+                }
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+/// `column = value` or `column IN (values)` under AND only.
+fn asks_for_one(condition: Node<'_>) -> bool {
+    let mut stack = vec![condition];
+    while let Some(node) = stack.pop() {
+        match node {
+            Node::BoolExpr(b) if b.boolop == nodes::BoolExprType::AND_EXPR => stack.extend(b.args().iter()),
+            Node::A_Expr(e) => {
+                use nodes::A_Expr_Kind as Kind;
+                let equal = e.name().len() == 1 && e.name().first().and_then(Node::as_str) == Some("=");
+                let found = match (e.kind, e.lexpr(), e.rexpr()) {
+                    (Kind::AEXPR_OP, Node::ColumnRef(_), other)
+                    | (Kind::AEXPR_OP, other, Node::ColumnRef(_)) => constant(other),
+                    (Kind::AEXPR_IN, Node::ColumnRef(_), list) => {
+                        list.as_node_list().is_some_and(|l| l.iter().all(constant))
+                    }
+                    _ => false,
+                };
+                if equal && found {
+                    return true;
+                }
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+/// One row whatever is read: every output an aggregate, no GROUP BY.
+fn aggregates(s: &nodes::SelectStmt) -> bool {
+    const ONE_ROW: &[&str] = &["avg", "count", "max", "min", "sum"];
+    s.group_clause().is_empty()
+        && s.target_list().iter().all(|t| match t.val() {
+            Node::FuncCall(f) => {
+                f.over().is_none()
+                    && f.funcname().len() == 1
+                    && f.funcname().first().and_then(Node::as_str).is_some_and(|n| ONE_ROW.contains(&n))
+            }
+            _ => false,
+        })
+}
+
+/// A value written out or bound, under casts.
+pub(crate) fn constant(node: Node<'_>) -> bool {
+    let mut node = node;
+    loop {
+        match node {
+            Node::A_Const(_) | Node::ParamRef(_) => return true,
+            Node::TypeCast(c) => node = c.arg(),
+            _ => return false,
+        }
+    }
 }
