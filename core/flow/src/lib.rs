@@ -4,10 +4,11 @@
 //! any [`Session`], the side path answers an [`Ask`]. Nothing in here opens a socket, reads a clock or knows a protocol.
 //!
 //! Reading order: [`flow`] (bytes), [`session`] (the contract), [`record`] (what a session reports), [`access`] (who may open
-//! what), [`link`] (questions to the side path), [`limits`] (every bound), [`drive`] (a session without sockets, for tests).
+//! what), [`link`] (questions to the side path), [`budget`] (what an identity has used up), [`limits`] (every bound), [`drive`] (a session without sockets, for tests).
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod budget;
 pub mod drive;
 pub mod flow;
 pub mod limits;

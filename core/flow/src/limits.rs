@@ -21,6 +21,10 @@ pub const PREPARED_MAX: usize = 16_384;
 /// replies are there (`PQ_SEND_BUFFER_SIZE`): this many, of five bytes at least, are more, so nobody waits for the other.
 pub const OWED_MAX: usize = 16_384;
 const _: () = assert!(OWED_MAX * 5 > 8192 * 2);
+/// Identities times rules whose use within the hour is remembered before what is idle is swept out.
+pub const BUDGETS_MAX: usize = 65_536;
+/// Rows a session takes from an hour's budget in advance; what it does not use it returns. One lock for so many rows.
+pub const ROWS_GRANTED_MAX: u64 = 256;
 /// Default time to reach a target, in milliseconds.
 pub const DIAL_MS_MAX: u64 = 10_000;
 

@@ -1,0 +1,402 @@
+//! What an identity has used up within the hour: rows it was sent, and different values of masked columns it asked about.
+//!
+//! One [`Budgets`] for all workers, so that pages fetched over several connections add up. Not durable: a gateway that starts anew
+//! counts anew. Invariant: over any number of sessions, never more rows are granted within an hour than the limit says; a session
+//! that grants itself a few in advance returns what it did not use. No clock: the caller says what time it is.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use policy::judge::Probe;
+use policy::rule::RowLimit;
+
+use crate::limits::{BUDGETS_MAX, ROWS_GRANTED_MAX};
+use crate::session::Now;
+
+/// The budgets of every identity, by rule.
+#[derive(Debug, Default)]
+pub struct Budgets {
+    all: Mutex<HashMap<(Box<str>, Box<str>), Arc<Budget>>>,
+}
+
+/// One identity's under one rule.
+#[derive(Debug, Default)]
+pub struct Budget {
+    used: Mutex<Used>,
+}
+
+/// Sixty minutes in a ring: the hour that ends now, to the minute.
+#[derive(Debug)]
+struct Used {
+    /// The minute that `rows` was last brought to.
+    minute: u64,
+    rows: [u64; 60],
+    sum: u64,
+    /// Digests of values, and the minute each was last asked about.
+    probes: HashMap<u64, u64>,
+}
+
+impl Default for Used {
+    fn default() -> Used {
+        Used { minute: 0, rows: [0; 60], sum: 0, probes: HashMap::new() }
+    }
+}
+
+impl Used {
+    /// Forgets what is an hour old.
+    fn at(&mut self, now: Now) -> &mut Used {
+        let minute = now.mono_ns / 60_000_000_000;
+        // A worker that read its clock a moment earlier changes nothing.
+        let passed = minute.saturating_sub(self.minute);
+        if passed == 0 {
+            return self;
+        }
+        for back in 0..passed.min(60) {
+            if let Some(slot) = self.rows.get_mut(slot(minute - back)) {
+                self.sum -= std::mem::take(slot);
+            }
+        }
+        self.minute = minute;
+        self.probes.retain(|_, asked| minute - *asked < 60);
+        self
+    }
+
+    fn idle(&self) -> bool {
+        self.sum == 0 && self.probes.is_empty()
+    }
+}
+
+/// Below 60.
+fn slot(minute: u64) -> usize {
+    usize::try_from(minute % 60).unwrap_or(0)
+}
+
+impl Budgets {
+    /// The budget of an identity under a rule; the same for every session.
+    pub fn of(&self, identity: &str, rule: &str, now: Now) -> Arc<Budget> {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (Box::from(identity), Box::from(rule));
+        if let Some(found) = all.get(&key) {
+            return found.clone();
+        }
+        if all.len() >= BUDGETS_MAX {
+            // What nobody holds and an hour has emptied says nothing; anything else must be kept, or reconnecting would reset it.
+            all.retain(|_, b| Arc::strong_count(b) > 1 || !b.used().at(now).idle());
+        }
+        all.entry(key).or_default().clone()
+    }
+}
+
+impl Budget {
+    fn used(&self) -> std::sync::MutexGuard<'_, Used> {
+        // Counters are whole after every line: a poisoned lock holds nothing half-done.
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes up to `want` rows of what is left. Near the end only a part of it, so that sessions side by side share the rest.
+    fn take(&self, want: u64, per_hour: u64, now: Now) -> u64 {
+        let mut used = self.used();
+        let used = used.at(now);
+        let left = per_hour.saturating_sub(used.sum);
+        let granted = want.min((left / 8).max(1)).min(left);
+        if let Some(slot) = used.rows.get_mut(slot(used.minute)) {
+            *slot += granted;
+            used.sum += granted;
+        }
+        granted
+    }
+
+    /// Returns rows that were taken at `minute` or later and not used.
+    fn give_back(&self, mut rows: u64) {
+        let mut used = self.used();
+        let minute = used.minute;
+        // Newest first: that is where they were put.
+        for back in 0..60.min(minute + 1) {
+            let Some(slot) = used.rows.get_mut(slot(minute - back)) else { break };
+            let here = rows.min(*slot);
+            *slot -= here;
+            used.sum -= here;
+            rows -= here;
+            if rows == 0 {
+                break;
+            }
+        }
+    }
+
+    /// Whether one more value may be asked about; one that was asked about within the hour always may.
+    pub fn probe(&self, digest: u64, per_hour: u32, now: Now) -> bool {
+        let mut used = self.used();
+        let used = used.at(now);
+        let minute = used.minute;
+        if let Some(asked) = used.probes.get_mut(&digest) {
+            *asked = minute;
+            return true;
+        }
+        if used.probes.len() >= usize::try_from(per_hour).unwrap_or(usize::MAX) {
+            return false;
+        }
+        used.probes.insert(digest, minute);
+        true
+    }
+}
+
+/// Counts the rows of one result against its limits.
+#[derive(Debug)]
+pub struct Meter {
+    /// Rows that may pass before anybody has to look again.
+    free: u64,
+    lines: Vec<Line>,
+}
+
+#[derive(Debug)]
+struct Line {
+    limit: Arc<RowLimit>,
+    /// Of this result.
+    left: u64,
+    budget: Option<Arc<Budget>>,
+    /// An observed limit that was reached: said once.
+    said: bool,
+}
+
+/// A result is at its limit: no further row may pass.
+#[derive(Debug, Clone)]
+pub struct Cut {
+    pub limit: Arc<RowLimit>,
+    /// The hour's budget is used up; else the result's own limit.
+    pub hourly: bool,
+}
+
+impl Meter {
+    /// `None` where nothing limits.
+    pub fn new(limits: &[Arc<RowLimit>], budgets: &Budgets, identity: &str, now: Now) -> Option<Meter> {
+        if limits.is_empty() {
+            return None;
+        }
+        let line = |limit: &Arc<RowLimit>| Line {
+            limit: limit.clone(),
+            left: limit.per_result.unwrap_or(u64::MAX),
+            budget: limit.per_hour.map(|_| budgets.of(identity, &limit.rule, now)),
+            said: false,
+        };
+        Some(Meter { free: 0, lines: limits.iter().map(line).collect() })
+    }
+
+    /// Whether one more row may pass. `observed` is called with limits that only observe, once each, when they are reached.
+    ///
+    /// # Errors
+    /// The limit that is reached.
+    #[inline]
+    pub fn row(&mut self, now: Now, observed: &mut dyn FnMut(&RowLimit)) -> Result<(), Cut> {
+        if self.free == 0 {
+            self.refill(now, observed)?;
+        }
+        self.free -= 1;
+        Ok(())
+    }
+
+    #[cold]
+    fn refill(&mut self, now: Now, observed: &mut dyn FnMut(&RowLimit)) -> Result<(), Cut> {
+        let mut grant = ROWS_GRANTED_MAX;
+        for line in &mut self.lines {
+            if line.left == 0 {
+                if line.limit.enforce {
+                    return Err(Cut { limit: line.limit.clone(), hourly: false });
+                }
+                line.say(observed);
+                continue;
+            }
+            grant = grant.min(line.left);
+        }
+        for at in 0..self.lines.len() {
+            let Some(line) = self.lines.get_mut(at) else { break };
+            let (Some(budget), Some(per_hour)) = (&line.budget, line.limit.per_hour) else { continue };
+            let granted = budget.take(grant, per_hour, now);
+            if granted == 0 && !line.limit.enforce {
+                line.say(observed);
+                continue;
+            }
+            // The lines before this one took as much as they could: they get the difference back.
+            for earlier in self.lines.iter().take(at) {
+                if let Some(budget) = &earlier.budget {
+                    budget.give_back(grant - granted);
+                }
+            }
+            grant = granted;
+            if grant == 0 {
+                let limit = self.lines.get(at).map(|l| l.limit.clone());
+                return limit.map_or(Ok(()), |limit| Err(Cut { limit, hourly: true }));
+            }
+        }
+        for line in &mut self.lines {
+            line.left = line.left.saturating_sub(grant);
+        }
+        self.free = grant;
+        Ok(())
+    }
+}
+
+impl Line {
+    fn say(&mut self, observed: &mut dyn FnMut(&RowLimit)) {
+        if !std::mem::replace(&mut self.said, true) {
+            observed(&self.limit);
+        }
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        if self.free > 0 {
+            for line in &self.lines {
+                if let Some(budget) = &line.budget {
+                    budget.give_back(self.free);
+                }
+            }
+        }
+    }
+}
+
+/// Counts a statement's probes before it is sent. `digest`: of a parameter's value, from 0 as in the message.
+///
+/// # Errors
+/// The first that would exceed its budget and is enforced; `observed` is called with the others.
+pub fn probe<'p>(
+    probes: &'p [Probe],
+    budgets: &Budgets,
+    identity: &str,
+    now: Now,
+    value: &dyn Fn(&Probe) -> Option<u64>,
+    observed: &mut dyn FnMut(&Probe),
+) -> Result<(), &'p Probe> {
+    for probe in probes {
+        // NULL equals nothing: no value is asked about.
+        let Some(digest) = value(probe) else { continue };
+        let (table, column) = probe.column;
+        // The same value of another column is another question.
+        let digest = digest
+            ^ (u64::from(table) << 16 | u64::from(column.unsigned_abs())).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        if !budgets.of(identity, &probe.rule, now).probe(digest, probe.per_hour, now) {
+            if probe.enforce {
+                return Err(probe);
+            }
+            observed(probe);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(minute: u64) -> Now {
+        Now { mono_ns: minute * 60_000_000_000, ..Now::default() }
+    }
+
+    fn limit(per_result: Option<u64>, per_hour: Option<u64>, enforce: bool) -> Arc<RowLimit> {
+        let text = String::new;
+        Arc::new(RowLimit {
+            rule: "few".into(),
+            place: text(),
+            message: text(),
+            per_result,
+            per_hour,
+            enforce,
+        })
+    }
+
+    fn rows(meter: &mut Meter, want: u64, minute: u64) -> (u64, Option<Cut>, u32) {
+        let mut said = 0;
+        for n in 0..want {
+            if let Err(cut) = meter.row(at(minute), &mut |_| said += 1) {
+                return (n, Some(cut), said);
+            }
+        }
+        (want, None, said)
+    }
+
+    #[test]
+    fn a_result_ends_at_its_exact_row() {
+        let budgets = Budgets::default();
+        for n in [0, 1, 255, 256, 257, 10_000] {
+            let mut meter = Meter::new(&[limit(Some(n), None, true)], &budgets, "ana", at(0)).unwrap();
+            let (passed, cut, _) = rows(&mut meter, n + 10, 0);
+            assert_eq!(passed, n);
+            assert!(!cut.expect("cut").hourly);
+        }
+        assert!(Meter::new(&[], &budgets, "ana", at(0)).is_none());
+    }
+
+    #[test]
+    fn an_hour_adds_up_over_sessions_and_comes_back_by_the_minute() {
+        let budgets = Budgets::default();
+        let few = [limit(None, Some(1_000), true)];
+        let meter = |who: &str, minute| Meter::new(&few, &budgets, who, at(minute)).unwrap();
+        // What a session took in advance and did not use is not lost.
+        assert_eq!(rows(&mut meter("ana", 0), 400, 0).0, 400);
+        assert_eq!(rows(&mut meter("ana", 30), 300, 30).0, 300);
+        let (passed, cut, _) = rows(&mut meter("ana", 30), 1_000, 30);
+        assert_eq!(passed, 300);
+        assert!(cut.expect("cut").hourly);
+        assert_eq!(rows(&mut meter("ben", 30), 1_000, 30).0, 1_000, "somebody else has their own");
+        assert_eq!(rows(&mut meter("ana", 59), 1, 59).0, 0);
+        assert_eq!(rows(&mut meter("ana", 60), 1_000, 60).0, 400, "what was used in minute 0 is an hour old");
+        assert_eq!(rows(&mut meter("ana", 200), 2_000, 200).0, 1_000);
+    }
+
+    #[test]
+    fn sessions_side_by_side_never_exceed_the_hour() {
+        let budgets = Arc::new(Budgets::default());
+        let total: u64 = std::thread::scope(|scope| {
+            let run = || {
+                let budgets = budgets.clone();
+                scope.spawn(move || {
+                    let few = [limit(None, Some(100_000), true)];
+                    (0..50)
+                        .map(|_| rows(&mut Meter::new(&few, &budgets, "ana", at(1)).unwrap(), 1_500, 1).0)
+                        .sum::<u64>()
+                })
+            };
+            let all = [run(), run(), run(), run()];
+            all.into_iter().map(|t| t.join().unwrap()).sum()
+        });
+        assert_eq!(total, 100_000, "all of it, and not one more");
+    }
+
+    #[test]
+    fn the_stricter_of_two_limits_cuts_and_takes_no_more_than_it_gives() {
+        let budgets = Budgets::default();
+        let mut wide = (*limit(None, Some(5_000), true)).clone();
+        wide.rule = "wide".into();
+        let both = [Arc::new(wide), limit(Some(7_000), Some(600), true)];
+        let mut meter = Meter::new(&both, &budgets, "ana", at(0)).unwrap();
+        let (passed, cut, _) = rows(&mut meter, 10_000, 0);
+        assert_eq!((passed, cut.expect("cut").limit.rule.as_str()), (600, "few"));
+        drop(meter);
+        let mut meter = Meter::new(&both[..1], &budgets, "ana", at(0)).unwrap();
+        assert_eq!(rows(&mut meter, 10_000, 0).0, 4_400);
+    }
+
+    #[test]
+    fn a_limit_that_observes_says_so_once() {
+        let budgets = Budgets::default();
+        for limit in [limit(Some(10), None, false), limit(None, Some(10), false)] {
+            let mut meter = Meter::new(&[limit], &budgets, "ana", at(0)).unwrap();
+            let (passed, cut, said) = rows(&mut meter, 2_000, 0);
+            assert_eq!((passed, said), (2_000, 1));
+            assert!(cut.is_none());
+        }
+    }
+
+    #[test]
+    fn values_count_once_and_are_forgotten_after_an_hour() {
+        let budget = Budget::default();
+        for value in 0..3 {
+            assert!(budget.probe(value, 3, at(0)));
+        }
+        assert!(!budget.probe(3, 3, at(1)));
+        assert!(budget.probe(2, 3, at(30)), "asked before");
+        assert!(budget.probe(3, 3, at(60)));
+        assert!(budget.probe(4, 3, at(60)));
+        assert!(!budget.probe(5, 3, at(60)), "2 was asked again within the hour");
+    }
+}
