@@ -1,6 +1,6 @@
 //! Appending to the record: an entry's bytes alone, and into the real ring (a shared mapping of a file) with its drainer at work.
 
-use ::flow::record::{Entry, How, Statement, Verdict, What};
+use ::flow::record::{Entry, How, Statement, Values, Verdict, What};
 
 use crate::wire::Records;
 use crate::{Loop, Running};
@@ -22,8 +22,7 @@ fn entry(text: &[u8]) -> Entry<'_> {
             of: 0,
             text,
             length: text.len() as u64,
-            digest: &[],
-            parameters: Vec::new(),
+            parameters: Values::default(),
             verdict: Verdict::Allow,
             rules: "",
             policy: "3f1c9a7b",

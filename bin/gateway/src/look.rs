@@ -317,7 +317,7 @@ pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use flow::record::{Outcome, Statement};
+    use flow::record::{Outcome, Statement, Values};
 
     use super::*;
 
@@ -332,8 +332,7 @@ mod tests {
                 of: 2,
                 text: b"",
                 length: 0,
-                digest: b"",
-                parameters: vec![None, Some(b"a"), Some(b"\xff\x00")],
+                parameters: Values::split(3, b"\xff\xff\xff\xff\0\0\0\x01a\0\0\0\x02\xff\0").unwrap().0,
                 verdict: Verdict::Block,
                 rules: "no-drop",
                 policy: "p",

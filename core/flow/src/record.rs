@@ -1,7 +1,9 @@
 //! What a session reports for the record, and the bytes it is reported in.
 //!
-//! An entry is one self-contained run of bytes: `kind u8 · session 16 bytes · time u64 (Unix ns, LE) · fields`. A text or byte
-//! field is `length u32 LE · bytes`. The side path frames, checks and chains entries; this file only knows what is in one.
+//! An entry is one self-contained run of bytes: `kind u8 · session 16 bytes · time u64 (Unix ns) · fields`, integers little-endian.
+//! Of a statement and an outcome, which every query makes, the fields of fixed size and the lengths come first and the bytes behind
+//! them, so that the front is a handful of stores; elsewhere a text or byte field is `length u32 · bytes`. The side path frames,
+//! checks and chains entries; this file only knows what is in one.
 //! No entry type can carry a credential: there is no field for one.
 
 use crate::session::Fault;
@@ -11,6 +13,12 @@ pub trait Recorder {
     /// # Errors
     /// [`Fault::Unrecorded`] when the record cannot take it: what was to be recorded must not happen.
     fn append(&mut self, entry: &Entry<'_>) -> Result<(), Fault>;
+
+    /// Whether an entry of up to `bytes` of content would be taken at once, with room to spare for what became of the statements
+    /// before it. A session whose entry would not be waits ([`crate::Ask::Room`]) and keeps nobody else from their work.
+    fn has_room(&mut self, _bytes: usize) -> bool {
+        true
+    }
 }
 
 /// A ULID's 16 bytes, big-endian: sorts by time.
@@ -81,15 +89,92 @@ pub struct Statement<'a> {
     pub text: &'a [u8],
     /// Of the whole text.
     pub length: u64,
-    /// SHA-256 of the whole text where it is not kept whole; empty today: every text that runs is.
-    pub digest: &'a [u8],
-    /// As bound; `None` is NULL.
-    pub parameters: Vec<Option<&'a [u8]>>,
+    /// As bound.
+    pub parameters: Values<'a>,
     pub verdict: Verdict,
     /// Rules that decided or, in observe mode, would have; comma-separated names.
     pub rules: &'a str,
     /// Revision of the policy that decided.
     pub policy: &'a str,
+}
+
+/// Parameter values as one run of bytes: for each `length i32 big-endian (-1: NULL) · value`. That is how PostgreSQL's clients send
+/// them, so recording them is one copy.
+///
+/// Invariant: `bytes` holds exactly `count` of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Values<'a> {
+    count: u32,
+    bytes: &'a [u8],
+}
+
+impl<'a> Values<'a> {
+    /// `count` values at the beginning of `bytes`, and what is behind them.
+    ///
+    /// # Errors
+    /// [`Malformed`]: fewer than that are there, or a length is negative.
+    pub fn split(count: u32, bytes: &'a [u8]) -> Result<(Values<'a>, &'a [u8]), Malformed> {
+        let mut rest = bytes;
+        for _ in 0..count {
+            let (_, after) = Values::first(rest).ok_or(Malformed("parameter"))?;
+            rest = after;
+        }
+        let bytes = bytes.get(..bytes.len() - rest.len()).unwrap_or_default();
+        Ok((Values { count, bytes }, rest))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Bytes of all of them, lengths included.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// In order; `None` is NULL.
+    pub fn iter(&self) -> impl Iterator<Item = Option<&'a [u8]>> + use<'a> {
+        let mut rest = self.bytes;
+        std::iter::from_fn(move || {
+            let (value, after) = Values::first(rest)?;
+            rest = after;
+            Some(value)
+        })
+    }
+
+    /// The same values with at most `max` bytes of each; `room` holds them where one was longer.
+    pub fn shortened<'b>(self, max: usize, room: &'b mut Vec<u8>) -> Values<'b>
+    where
+        'a: 'b,
+    {
+        // None can be longer than all of them together.
+        if self.bytes.len() <= max || self.iter().flatten().all(|v| v.len() <= max) {
+            return self;
+        }
+        room.clear();
+        for value in self.iter() {
+            let value = value.map(|v| v.get(..max).unwrap_or(v));
+            let length = value.map_or(-1, |v| i32::try_from(v.len()).unwrap_or(i32::MAX));
+            room.extend_from_slice(&length.to_be_bytes());
+            room.extend_from_slice(value.unwrap_or_default());
+        }
+        Values { count: self.count, bytes: room }
+    }
+
+    fn first(bytes: &'a [u8]) -> Option<(Option<&'a [u8]>, &'a [u8])> {
+        let (length, rest) = bytes.split_first_chunk::<4>()?;
+        match i32::from_be_bytes(*length) {
+            -1 => Some((None, rest)),
+            length => {
+                let (value, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+                Some((Some(value), rest))
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,17 +220,17 @@ impl<'a> Entry<'a> {
     /// Appends the entry's bytes to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let kind = match &self.what {
+            What::Statement(s) => return self.encode_statement(s, out),
+            What::Outcome(o) => return self.encode_outcome(o, out),
             What::Opened { .. } => 1,
             What::Refused { .. } => 2,
-            What::Statement(_) => 3,
-            What::Outcome(_) => 4,
             What::Data { .. } => 5,
             What::Closed { .. } => 6,
             What::Gateway { .. } => 7,
         };
-        out.push(kind);
-        out.extend_from_slice(&self.session);
-        out.extend_from_slice(&self.unix_ns.to_le_bytes());
+        let mut bytes = [0; FRONT];
+        self.front(kind, &mut Fixed(&mut bytes));
+        out.extend_from_slice(&bytes);
         match &self.what {
             What::Opened {
                 identity,
@@ -168,30 +253,7 @@ impl<'a> Entry<'a> {
                     put(out, text.as_bytes());
                 }
             }
-            What::Statement(s) => {
-                out.extend_from_slice(&s.number.to_le_bytes());
-                out.push(s.how as u8);
-                out.extend_from_slice(&s.of.to_le_bytes());
-                put(out, s.text);
-                out.extend_from_slice(&s.length.to_le_bytes());
-                put(out, s.digest);
-                out.extend_from_slice(&count(s.parameters.len()).to_le_bytes());
-                for p in &s.parameters {
-                    match p {
-                        None => out.extend_from_slice(&u32::MAX.to_le_bytes()),
-                        Some(p) => put(out, p),
-                    }
-                }
-                out.push(s.verdict as u8);
-                put(out, s.rules.as_bytes());
-                put(out, s.policy.as_bytes());
-            }
-            What::Outcome(o) => {
-                for n in [o.number, o.rows, o.bytes, o.masked_cells, o.micros] {
-                    out.extend_from_slice(&n.to_le_bytes());
-                }
-                put(out, o.sqlstate.as_bytes());
-            }
+            What::Statement(_) | What::Outcome(_) => {}
             What::Data { number, bytes, total } => {
                 out.extend_from_slice(&number.to_le_bytes());
                 out.extend_from_slice(&total.to_le_bytes());
@@ -208,6 +270,49 @@ impl<'a> Entry<'a> {
                 put(out, detail.as_bytes());
             }
         }
+    }
+
+    /// What every entry begins with.
+    #[inline]
+    fn front(&self, kind: u8, fixed: &mut Fixed<'_>) {
+        fixed.put([kind]);
+        fixed.put(self.session);
+        fixed.put(self.unix_ns.to_le_bytes());
+    }
+
+    fn encode_statement(&self, s: &Statement<'_>, out: &mut Vec<u8>) {
+        let mut bytes = [0; FRONT + 46];
+        let mut fixed = Fixed(&mut bytes);
+        self.front(3, &mut fixed);
+        fixed.put(s.number.to_le_bytes());
+        fixed.put(s.of.to_le_bytes());
+        fixed.put(s.length.to_le_bytes());
+        fixed.put([s.how as u8, s.verdict as u8]);
+        fixed.put(count(s.text.len()).to_le_bytes());
+        fixed.put(s.parameters.count.to_le_bytes());
+        fixed.put(count(s.parameters.bytes.len()).to_le_bytes());
+        fixed.put(count(s.rules.len()).to_le_bytes());
+        fixed.put(count(s.policy.len()).to_le_bytes());
+        fixed.end();
+        out.extend_from_slice(&bytes);
+        for bytes in [s.text, s.parameters.bytes, s.rules.as_bytes(), s.policy.as_bytes()] {
+            if !bytes.is_empty() {
+                out.extend_from_slice(bytes);
+            }
+        }
+    }
+
+    fn encode_outcome(&self, o: &Outcome<'_>, out: &mut Vec<u8>) {
+        let mut bytes = [0; FRONT + 40];
+        let mut fixed = Fixed(&mut bytes);
+        self.front(4, &mut fixed);
+        for n in [o.number, o.rows, o.bytes, o.masked_cells, o.micros] {
+            fixed.put(n.to_le_bytes());
+        }
+        fixed.end();
+        out.extend_from_slice(&bytes);
+        // To the entry's end: nothing follows it.
+        out.extend_from_slice(o.sqlstate.as_bytes());
     }
 
     /// # Errors
@@ -236,44 +341,14 @@ impl<'a> Entry<'a> {
                 sqlstate: r.text("sqlstate")?,
                 reason: r.text("reason")?,
             },
-            3 => What::Statement(Statement {
-                number: r.u64("number")?,
-                how: match r.u8("how")? {
-                    0 => How::Query,
-                    1 => How::Parse,
-                    2 => How::Execute,
-                    3 => How::FunctionCall,
-                    _ => return Err(Malformed("how")),
-                },
-                of: r.u64("of")?,
-                text: r.bytes("text")?,
-                length: r.u64("length")?,
-                digest: r.bytes("digest")?,
-                parameters: {
-                    let n = r.u32("parameter count")?;
-                    // Each takes at least four bytes: a count the bytes cannot hold allocates nothing.
-                    if r.bytes.len() / 4 < n as usize {
-                        return Err(Malformed("parameter count"));
-                    }
-                    (0..n).map(|_| r.nullable("parameter")).collect::<Result<_, _>>()?
-                },
-                verdict: match r.u8("verdict")? {
-                    0 => Verdict::Allow,
-                    1 => Verdict::Mask,
-                    2 => Verdict::Block,
-                    3 => Verdict::Observe,
-                    _ => return Err(Malformed("verdict")),
-                },
-                rules: r.text("rules")?,
-                policy: r.text("policy")?,
-            }),
+            3 => What::Statement(r.statement()?),
             4 => What::Outcome(Outcome {
                 number: r.u64("number")?,
                 rows: r.u64("rows")?,
                 bytes: r.u64("bytes")?,
                 masked_cells: r.u64("masked cells")?,
                 micros: r.u64("micros")?,
-                sqlstate: r.text("sqlstate")?,
+                sqlstate: utf8(std::mem::take(&mut r.bytes), "sqlstate")?,
             }),
             5 => What::Data { number: r.u64("number")?, total: r.u64("total")?, bytes: r.bytes("bytes")? },
             6 => What::Closed {
@@ -325,22 +400,73 @@ impl<'a> Reader<'a> {
         self.array(field).map(u64::from_le_bytes)
     }
 
-    fn nullable(&mut self, field: &'static str) -> Result<Option<&'a [u8]>, Malformed> {
-        let len = self.u32(field)?;
-        if len == u32::MAX {
-            return Ok(None);
-        }
-        let (head, rest) = self.bytes.split_at_checked(len as usize).ok_or(Malformed(field))?;
+    fn take(&mut self, length: u32, field: &'static str) -> Result<&'a [u8], Malformed> {
+        let (head, rest) = self.bytes.split_at_checked(length as usize).ok_or(Malformed(field))?;
         self.bytes = rest;
-        Ok(Some(head))
+        Ok(head)
     }
 
     fn bytes(&mut self, field: &'static str) -> Result<&'a [u8], Malformed> {
-        self.nullable(field)?.ok_or(Malformed(field))
+        let length = self.u32(field)?;
+        self.take(length, field)
     }
 
     fn text(&mut self, field: &'static str) -> Result<&'a str, Malformed> {
-        std::str::from_utf8(self.bytes(field)?).map_err(|_| Malformed(field))
+        utf8(self.bytes(field)?, field)
+    }
+
+    fn statement(&mut self) -> Result<Statement<'a>, Malformed> {
+        let (number, of, length) = (self.u64("number")?, self.u64("of")?, self.u64("length")?);
+        let how = match self.u8("how")? {
+            0 => How::Query,
+            1 => How::Parse,
+            2 => How::Execute,
+            3 => How::FunctionCall,
+            _ => return Err(Malformed("how")),
+        };
+        let verdict = match self.u8("verdict")? {
+            0 => Verdict::Allow,
+            1 => Verdict::Mask,
+            2 => Verdict::Block,
+            3 => Verdict::Observe,
+            _ => return Err(Malformed("verdict")),
+        };
+        let text = self.u32("text length")?;
+        let (values, values_bytes) = (self.u32("parameter count")?, self.u32("parameter length")?);
+        let (rules, policy) = (self.u32("rules length")?, self.u32("policy length")?);
+        let text = self.take(text, "text")?;
+        let (parameters, rest) = Values::split(values, self.take(values_bytes, "parameters")?)?;
+        if !rest.is_empty() {
+            return Err(Malformed("parameters"));
+        }
+        let rules = utf8(self.take(rules, "rules")?, "rules")?;
+        let policy = utf8(self.take(policy, "policy")?, "policy")?;
+        Ok(Statement { number, how, of, text, length, parameters, verdict, rules, policy })
+    }
+}
+
+fn utf8<'a>(bytes: &'a [u8], field: &'static str) -> Result<&'a str, Malformed> {
+    std::str::from_utf8(bytes).map_err(|_| Malformed(field))
+}
+
+/// Kind, session and time.
+const FRONT: usize = 1 + 16 + 8;
+
+/// Room for fields of fixed size, one after the other. In an array of known size every place is known to the compiler, and a field
+/// is a store.
+struct Fixed<'a>(&'a mut [u8]);
+
+impl Fixed<'_> {
+    #[inline(always)]
+    fn put<const M: usize>(&mut self, field: [u8; M]) {
+        if let Some((room, rest)) = std::mem::take(&mut self.0).split_first_chunk_mut::<M>() {
+            *room = field;
+            self.0 = rest;
+        }
+    }
+
+    fn end(self) {
+        debug_assert!(self.0.is_empty(), "the fields fill their room");
     }
 }
 
@@ -375,8 +501,7 @@ mod tests {
                 of: 2,
                 text: b"\xff\0select",
                 length: 9,
-                digest: b"d",
-                parameters: vec![None, Some(b""), Some(b"abc")],
+                parameters: Values::split(3, b"\xff\xff\xff\xff\0\0\0\0\0\0\0\x03abc").unwrap().0,
                 verdict: Verdict::Observe,
                 rules: "a,b",
                 policy: "3f1c",
@@ -405,12 +530,30 @@ mod tests {
     }
 
     #[test]
+    fn values_are_read_in_order_and_shortened_one_by_one() {
+        let bytes = b"\0\0\0\x04abcd\xff\xff\xff\xff\0\0\0\x01erest";
+        let (values, rest) = Values::split(3, bytes).unwrap();
+        assert_eq!((rest, values.len(), values.size()), (&b"rest"[..], 3, 17));
+        assert_eq!(values.iter().collect::<Vec<_>>(), [Some(&b"abcd"[..]), None, Some(b"e")]);
+        let mut room = Vec::new();
+        let short = values.shortened(2, &mut room);
+        assert_eq!(short.iter().collect::<Vec<_>>(), [Some(&b"ab"[..]), None, Some(b"e")]);
+        assert_eq!(values.shortened(17, &mut Vec::new()), values);
+        for bad in [&b"\0\0\0\x02a"[..], b"\xff\xff\xff\xfe", b"\0\0\0", b"\x7f\xff\xff\xffa", b""] {
+            assert!(Values::split(1, bad).is_err());
+        }
+        assert!(Values::split(u32::MAX, bytes).is_err());
+    }
+
+    #[test]
     fn no_cut_and_no_changed_byte_panics() {
         for entry in all() {
             let mut bytes = Vec::new();
             entry.encode(&mut bytes);
             for cut in 0..bytes.len() {
-                assert!(Entry::decode(&bytes[..cut]).is_err());
+                // The text at the end of an outcome ends with it: the frame knows the length.
+                let text = matches!(entry.what, What::Outcome(_)) && cut >= FRONT + 40;
+                assert!(Entry::decode(&bytes[..cut]).is_err() || text);
             }
             for i in 0..bytes.len() {
                 for b in [0, 1, 0x7f, 0xff] {

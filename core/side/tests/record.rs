@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use flow::record::{Entry, How, Statement, Verdict, What};
+use flow::record::{Entry, How, Statement, Values, Verdict, What};
 use side::record::read::{Reader, Sessions, session, verify};
 use side::record::{Ledger, Options};
 
@@ -21,8 +21,7 @@ fn statement(worker: u8, n: u64, text: &[u8]) -> Entry<'_> {
             of: 0,
             text,
             length: text.len() as u64,
-            digest: b"",
-            parameters: vec![],
+            parameters: Values::default(),
             verdict: Verdict::Allow,
             rules: "",
             policy: "3f1c",
@@ -151,8 +150,7 @@ fn sessions_are_found_by_the_end_of_their_id_and_executions_told_with_their_text
                 of,
                 text,
                 length: 0,
-                digest: b"",
-                parameters: vec![],
+                parameters: Values::default(),
                 verdict,
                 rules: "",
                 policy: "",

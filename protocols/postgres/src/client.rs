@@ -3,8 +3,8 @@
 //! Every tag of the protocol has an arm; one that is not in the list is a fault, never a forward.
 
 use flow::limits::{FRAME_BYTES_MAX, OWED_MAX, PREPARED_MAX, RECORDED_PARAMETER_BYTES, STATEMENT_BYTES_MAX};
-use flow::record::{How, Statement, Verdict as Recorded, What};
-use flow::{Fault, Flow, Side, Step};
+use flow::record::{How, Statement, Values, Verdict as Recorded, What};
+use flow::{Ask, Fault, Flow, Side, Step};
 use policy::{Block, Pass, Verdict};
 
 use crate::frame::{self, HEADER, Header};
@@ -21,6 +21,10 @@ const NOBODY: &[u8] = b"lockgate refused";
 const HEAD_BYTES: usize = 64 << 10;
 /// How many owed replies are searched for one message: whatever a client pipelines, its cost stays linear.
 const SEARCHED: usize = 32;
+
+/// How long a session waits for room in the record, again and again: a quarter of a second in all. The kernel holds up whoever
+/// writes too many dirty pages for up to 200 ms at a time (`MAX_PAUSE`, mm/page-writeback.c), and the record is such a one.
+const ROOM_WAITS_MS: [u64; 7] = [2, 4, 8, 16, 32, 64, 128];
 
 fn fault(what: &'static str) -> Fault {
     Fault::Protocol { side: Side::Client, what }
@@ -63,7 +67,10 @@ impl Ready {
             if statement {
                 match self.refresh() {
                     Ok(None) => {}
-                    Ok(Some(ask)) => return Ok(Step::Ask(ask)),
+                    Ok(Some(ask)) => {
+                        self.waited = 0;
+                        return Ok(Step::Ask(ask));
+                    }
                     Err(why) => {
                         self.record_end(flow.now(), why)?;
                         return Ok(self.goodbye(flow, "57P01", why, "ask the operator of the gateway"));
@@ -75,10 +82,27 @@ impl Ready {
                 return Ok(Step::Read { need });
             }
             let seen = input.get(HEADER..need).unwrap_or_default();
+            if (statement || header.tag == b'd')
+                && let Some(step) = self.room_for(seen.len())
+            {
+                return Ok(step);
+            }
             if let Some(step) = self.client_message(flow, header, seen)? {
                 return Ok(step);
             }
         }
+    }
+
+    /// `Some`: the record has no room for an entry of so many bytes now, and this session waits for it. After a quarter of a second it
+    /// goes on all the same, and what cannot be recorded is refused.
+    fn room_for(&mut self, bytes: usize) -> Option<Step> {
+        if !self.recording() || self.shared.recorder.borrow_mut().has_room(bytes) {
+            self.waited = 0;
+            return None;
+        }
+        let ms = ROOM_WAITS_MS.get(usize::from(self.waited)).copied();
+        self.waited = if ms.is_some() { self.waited + 1 } else { 0 };
+        ms.map(|ms| Step::Ask(Ask::Room { ms }))
     }
 
     /// How many bytes of this message must be there before it is acted on: all of it where it must be judged whole.
@@ -96,6 +120,13 @@ impl Ready {
     fn client_body(&mut self, flow: &mut Flow<'_>) -> Result<Option<Step>, Fault> {
         let now = flow.now();
         let input = flow.input();
+        let recorded = matches!(self.client_body, ClientBody::Forward { recorded: Some(_), .. });
+        if recorded
+            && !input.is_empty()
+            && let Some(step) = self.room_for(input.len())
+        {
+            return Ok(Some(step));
+        }
         match &mut self.client_body {
             ClientBody::None => return Ok(None),
             ClientBody::Discard(left) => {
@@ -303,7 +334,7 @@ impl Ready {
     fn bind(&mut self, flow: &mut Flow<'_>, header: Header, seen: &[u8]) -> Result<(), Fault> {
         let now = flow.now();
         let whole = seen.len() == header.body;
-        let (portal, statement) = message::bind_names(seen)?;
+        let (portal, statement, rest) = message::bind(seen)?;
         let refused = self.decide_again(statement);
         let latest = self.latest_statement(statement);
         let (of, decision) = latest.map_or((0, None), |p| (p.number, p.decision.clone()));
@@ -312,17 +343,15 @@ impl Ready {
         if self.recording() || refused.is_some() {
             self.number += 1;
             number = self.number;
-            let mut parameters = if whole { message::parameters(seen)? } else { Vec::new() };
-            for p in parameters.iter_mut().flatten() {
-                *p = p.get(..p.len().min(RECORDED_PARAMETER_BYTES)).unwrap_or_default();
-            }
+            let parameters = if whole { message::parameters(rest)? } else { Values::default() };
+            let mut room = Vec::new();
+            let parameters = parameters.shortened(RECORDED_PARAMETER_BYTES, &mut room);
             let entry = Statement {
                 number,
                 how: How::Execute,
                 of,
                 text: &[],
                 length: 0,
-                digest: &[],
                 parameters,
                 verdict: Recorded::Allow,
                 rules: "",
@@ -364,8 +393,7 @@ impl Ready {
                 of: 0,
                 length: text.len() as u64,
                 text: &text,
-                digest: &[],
-                parameters: Vec::new(),
+                parameters: Values::default(),
                 verdict: Recorded::Allow,
                 rules: "",
                 policy: &self.directory.policy.revision,
@@ -391,14 +419,14 @@ impl Ready {
     fn function_call(&mut self, flow: &mut Flow<'_>, header: Header, seen: &[u8]) -> Result<(), Fault> {
         let now = flow.now();
         let whole = seen.len() == header.body;
-        let (function, mut parameters) = if whole {
+        let (function, parameters) = if whole {
             message::function_call(seen)?
         } else {
-            (message::Reader::new(seen, Side::Client).u32("FunctionCall: function")?, Vec::new())
+            let function = message::Reader::new(seen, Side::Client).u32("FunctionCall: function")?;
+            (function, Values::default())
         };
-        for p in parameters.iter_mut().flatten() {
-            *p = p.get(..p.len().min(RECORDED_PARAMETER_BYTES)).unwrap_or_default();
-        }
+        let mut room = Vec::new();
+        let parameters = parameters.shortened(RECORDED_PARAMETER_BYTES, &mut room);
         self.number += 1;
         let number = self.number;
         let mut refused = match self.judge.as_ref().map(|j| j.function_call(function)) {
@@ -412,7 +440,6 @@ impl Ready {
             of: 0,
             text: text.as_bytes(),
             length: text.len() as u64,
-            digest: &[],
             parameters,
             verdict: Recorded::Allow,
             rules: "",

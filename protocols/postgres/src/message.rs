@@ -1,5 +1,6 @@
 //! The messages we read and write, borrowed from the buffer. Readers name the field that is missing and never panic.
 
+use flow::record::Values;
 use flow::{Fault, Side};
 
 /// Reads one message's body front to back.
@@ -95,27 +96,18 @@ pub(crate) fn parse(body: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
     Ok((name, text))
 }
 
-/// The beginning of Bind: portal and statement name. The rest may be a gigabyte and is read by [`parameters`] only when whole.
-pub(crate) fn bind_names(body: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
+/// The beginning of Bind: portal and statement name, and what follows. That may be a gigabyte and is read by [`parameters`] only when
+/// whole.
+pub(crate) fn bind(body: &[u8]) -> Result<(&[u8], &[u8], Reader<'_>), Fault> {
     let mut r = Reader::new(body, Side::Client);
-    Ok((r.string("Bind: portal")?, r.string("Bind: statement")?))
+    Ok((r.string("Bind: portal")?, r.string("Bind: statement")?, r))
 }
 
-/// A parameter or argument; `None` is NULL.
-pub(crate) type Value<'a> = Option<&'a [u8]>;
-
-/// Bind's parameter values, after a check of the whole message.
-pub(crate) fn parameters(body: &[u8]) -> Result<Vec<Value<'_>>, Fault> {
-    let mut r = Reader::new(body, Side::Client);
-    r.string("Bind: portal")?;
-    r.string("Bind: statement")?;
+/// The rest of Bind: parameter values, after a check of all of it.
+pub(crate) fn parameters(mut r: Reader<'_>) -> Result<Values<'_>, Fault> {
     let formats = r.u16("Bind: parameter formats")?;
     r.take(usize::from(formats) * 2, "Bind: parameter formats")?;
-    let count = usize::from(r.u16("Bind: parameter count")?);
-    let mut values = Vec::with_capacity(count.min(r.rest().len() / 4));
-    for _ in 0..count {
-        values.push(value(&mut r)?);
-    }
+    let values = values(&mut r)?;
     let results = r.u16("Bind: result formats")?;
     r.take(usize::from(results) * 2, "Bind: result formats")?;
     r.end("Bind: trailing bytes")?;
@@ -123,30 +115,24 @@ pub(crate) fn parameters(body: &[u8]) -> Result<Vec<Value<'_>>, Fault> {
 }
 
 /// FunctionCall: the function's OID and its arguments.
-pub(crate) fn function_call(body: &[u8]) -> Result<(u32, Vec<Value<'_>>), Fault> {
+pub(crate) fn function_call(body: &[u8]) -> Result<(u32, Values<'_>), Fault> {
     let mut r = Reader::new(body, Side::Client);
     let function = r.u32("FunctionCall: function")?;
     let formats = r.u16("FunctionCall: argument formats")?;
     r.take(usize::from(formats) * 2, "FunctionCall: argument formats")?;
-    let count = usize::from(r.u16("FunctionCall: argument count")?);
-    let mut values = Vec::with_capacity(count.min(r.rest().len() / 4));
-    for _ in 0..count {
-        values.push(value(&mut r)?);
-    }
+    let values = values(&mut r)?;
     r.i16("FunctionCall: result format")?;
     r.end("FunctionCall: trailing bytes")?;
     Ok((function, values))
 }
 
-fn value<'a>(r: &mut Reader<'a>) -> Result<Value<'a>, Fault> {
-    match r.i32("value length")? {
-        -1 => Ok(None),
-        len => {
-            let len = usize::try_from(len)
-                .map_err(|_| Fault::Protocol { side: Side::Client, what: "negative value length" })?;
-            r.take(len, "value").map(Some)
-        }
-    }
+/// A count and as many values.
+fn values<'a>(r: &mut Reader<'a>) -> Result<Values<'a>, Fault> {
+    let count = r.u16("value count")?;
+    let (values, _) = Values::split(count.into(), r.rest())
+        .map_err(|_| Fault::Protocol { side: Side::Client, what: "value length" })?;
+    r.take(values.size(), "values")?;
+    Ok(values)
 }
 
 /// Describe and Close: `S` or `P`, and the name.
@@ -195,10 +181,12 @@ mod tests {
 
     #[test]
     fn bind_with_absurd_counts_is_a_fault_not_an_allocation() {
+        let parameters = |body| bind(body).and_then(|(_, _, rest)| parameters(rest));
         assert!(parameters(b"\0\0\xff\xff\xff\xff").is_err());
         assert!(parameters(b"\0\0\0\0\0\x01\x7f\xff\xff\xffaaaa").is_err());
         assert!(parameters(b"\0\0\0\0\0\x01\xff\xff\xff\xfe\0\0").is_err());
-        assert_eq!(parameters(b"\0\0\0\0\0\x01\xff\xff\xff\xff\0\0").unwrap(), vec![None]);
+        let null = parameters(b"\0\0\0\0\0\x01\xff\xff\xff\xff\0\0").unwrap();
+        assert_eq!(null.iter().collect::<Vec<_>>(), [None]);
     }
 
     #[test]

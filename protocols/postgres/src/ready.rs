@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use flow::access::{Connection, DenyDetail, Directory, Identity, Published, RecordLevel};
-use flow::record::{Entry, How, Outcome, SessionId, Statement, Verdict as Recorded, What};
+use flow::record::{Entry, How, Outcome, SessionId, Statement, Values, Verdict as Recorded, What};
 use flow::{Answer, Ask, Fault, Flow, Now, Phase, Recorder, Side, Step};
 use policy::cache::DecisionCache;
 use policy::{Block, Decision, Judge, Plan, Scope, Verdict};
@@ -225,6 +225,8 @@ pub(crate) struct Ready {
     pub(crate) server_body: ServerBody,
     pub(crate) transaction: u8,
     pub(crate) number: u64,
+    /// How often the message at the front waited for room in the record; over zero, that is what the client's side asked last.
+    pub(crate) waited: u8,
     pub(crate) from_client: u64,
     pub(crate) to_client: u64,
     pub(crate) draining: bool,
@@ -378,24 +380,20 @@ impl Ready {
         self.quoting_at_risk |= decision.as_ref().is_some_and(|d| d.strangers || d.mentions.quoting);
         self.number += 1;
         let mut judged = Judged { number: self.number, decision, disturbs, refused };
-        let statement = |parameters| Statement {
+        let statement = Statement {
             number: judged.number,
             how,
             of: 0,
             text,
             length: length as u64,
-            digest: &[],
-            parameters,
+            parameters: Values::default(),
             verdict: Recorded::Allow,
             rules: "",
             policy: &self.directory.policy.revision,
         };
-        if let Err(block) = self.record_statement(
-            statement(Vec::new()),
-            judged.decision.as_deref(),
-            judged.refused.as_deref(),
-            now,
-        ) {
+        if let Err(block) =
+            self.record_statement(statement, judged.decision.as_deref(), judged.refused.as_deref(), now)
+        {
             judged.refused = Some(block);
         }
         judged
@@ -404,7 +402,7 @@ impl Ready {
     /// Records a statement with its verdict. The error is a refusal: what cannot be recorded does not run.
     pub(crate) fn record_statement<'a>(
         &self,
-        mut statement: Statement<'a>,
+        statement: Statement<'a>,
         decision: Option<&Decision>,
         refused: Option<&'a Block>,
         now: Now,
@@ -413,8 +411,7 @@ impl Ready {
             return Ok(());
         }
         let observed = decision.map(|d| d.observed.join(",")).unwrap_or_default();
-        let mut statement: Statement<'_> =
-            Statement { parameters: std::mem::take(&mut statement.parameters), ..statement };
+        let mut statement: Statement<'_> = statement;
         (statement.verdict, statement.rules) = match (refused, decision) {
             (Some(block), _) => (Recorded::Block, block.rule.as_str()),
             (None, Some(_)) if !observed.is_empty() => (Recorded::Observe, observed.as_str()),

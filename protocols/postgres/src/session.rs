@@ -366,6 +366,7 @@ impl PostgresSession {
             server_body: ServerBody::None,
             transaction: b'I',
             number: 0,
+            waited: 0,
             from_client: 0,
             to_client: 0,
             draining: false,
@@ -493,6 +494,10 @@ impl PostgresSession {
                     target::Progress::Step(Step::Read { .. }) => self.received(flow),
                     other => self.target_progress(flow, other),
                 }
+            }
+            // It waited for room in the record, and looks again.
+            (State::Ready(ready), _) if ready.waited > 0 && flow.speaker() == Side::Client => {
+                self.ready_received(flow)
             }
             (State::Ready(ready), answer) => {
                 ready.answered(answer.clone());

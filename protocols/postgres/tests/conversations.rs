@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
@@ -22,10 +23,25 @@ use policy::catalog::{Catalog, Table, TableColumn};
 
 /// Keeps what was recorded, as one line each.
 #[derive(Clone, Default)]
-struct Ledger(Arc<Mutex<Vec<String>>>);
+struct Ledger {
+    lines: Arc<Mutex<Vec<String>>>,
+    /// It has no room so many times; `usize::MAX`: ever again, and refuses.
+    full: Arc<AtomicUsize>,
+}
+
+impl Ledger {
+    fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+}
 
 impl Recorder for Ledger {
     fn append(&mut self, entry: &Entry<'_>) -> Result<(), Fault> {
+        if self.full.load(Relaxed) == usize::MAX
+            && matches!(entry.what, What::Statement(_) | What::Data { .. })
+        {
+            return Err(Fault::Unrecorded);
+        }
         let line = match &entry.what {
             What::Opened { identity, connection, .. } => format!("opened {identity} {connection}"),
             What::Refused { identity, sqlstate, .. } => format!("refused {identity} {sqlstate}"),
@@ -49,8 +65,19 @@ impl Recorder for Ledger {
             What::Closed { reason, .. } => format!("closed {reason}"),
             What::Gateway { event, .. } => format!("gateway {event}"),
         };
-        self.0.lock().unwrap().push(line);
+        self.lines.lock().unwrap().push(line);
         Ok(())
+    }
+
+    fn has_room(&mut self, _bytes: usize) -> bool {
+        match self.full.load(Relaxed) {
+            0 => true,
+            usize::MAX => false,
+            n => {
+                self.full.store(n - 1, Relaxed);
+                false
+            }
+        }
     }
 }
 
@@ -320,7 +347,7 @@ fn run(text: &str, cut: Option<usize>) -> String {
         let bytes: Vec<u8> = said.split(" | ").flat_map(encode).collect();
         say(gw, side, &bytes, cut, &mut output);
     }
-    for line in gw.map(|g| g.ledger.0.lock().unwrap().clone()).unwrap_or_default() {
+    for line in gw.map(|g| g.ledger.lines()).unwrap_or_default() {
         writeln!(output, "record {line}").unwrap();
     }
     output
@@ -349,6 +376,88 @@ fn conversations_come_out_the_same_wherever_they_are_cut() {
     }
     assert!(seen >= 8, "the conversations are missing");
     assert!(wrong.borrow().is_empty(), "{}", wrong.borrow().join("\n"));
+}
+
+/// A session that is logged in, whose questions to the side path are counted.
+fn logged_in(rules: &str) -> (Gateway, Rc<RefCell<Vec<String>>>) {
+    let mut gw = gateway(rules);
+    let asked = Rc::new(RefCell::new(Vec::new()));
+    let keep = asked.clone();
+    gw.drive.desk = Box::new(move |ask| {
+        keep.borrow_mut().push(format!("{ask:?}"));
+        flow::Answer::Done
+    });
+    gw.drive.feed(Side::Client, &encode(r#"start i16:3 i16:0 "user" "ana" "database" "shop" b:00"#));
+    gw.drive.feed(Side::Server, &encode("R u32:0"));
+    gw.drive.feed(Side::Server, &encode("Z s:I"));
+    gw.drive.take(Side::Server);
+    gw.drive.take(Side::Client);
+    (gw, asked)
+}
+
+const MASKED: &str = r#"{"rules":[{"name":"m","on":{"columns":["customers.email"]},"mask":"redact"}]}"#;
+
+#[test]
+fn a_statement_waits_for_room_in_the_record_and_only_then_goes_on() {
+    let said = [
+        r#"Q "select id from customers""#,
+        r#"P "" "select id from orders" i16:0 | B "" "" i16:0 i16:0 i16:0 | E "" i32:0 | S"#,
+        r#"d s:a-line"#,
+    ];
+    for said in said {
+        let bytes: Vec<u8> = said.split(" | ").flat_map(encode).collect();
+        for (full, waits) in [(0, 0), (1, 1), (5, 5)] {
+            let (mut gw, asked) = logged_in(MASKED);
+            gw.ledger.full.store(full, Relaxed);
+            gw.drive.feed(Side::Client, &bytes);
+            assert_eq!(asked.borrow().len(), waits, "{said}");
+            assert!(asked.borrow().iter().all(|a| a.starts_with("Room(")));
+            assert!(!gw.drive.take(Side::Server).is_empty() && gw.drive.closed.is_none());
+            let lines = gw.ledger.lines();
+            assert!(
+                lines.iter().skip(1).any(|l| l.starts_with("statement 1") || l.starts_with("data")),
+                "{lines:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_record_that_stays_full_refuses_the_statement_after_a_quarter_of_a_second() {
+    let (mut gw, asked) = logged_in(MASKED);
+    gw.ledger.full.store(usize::MAX, Relaxed);
+    gw.drive.feed(Side::Client, &encode(r#"Q "select id from customers""#));
+    let ms = |a: &String| a.trim_start_matches("Room(").trim_end_matches(" ms)").parse::<u64>().unwrap();
+    assert!((200..300).contains(&asked.borrow().iter().map(ms).sum::<u64>()), "{:?}", asked.borrow());
+    let sent = String::from_utf8_lossy(&gw.drive.take(Side::Server)).into_owned();
+    assert!(sent.contains("lockgate: refused") && !sent.contains("customers"), "{sent}");
+    // The session goes on, and so does the record.
+    gw.drive.feed(Side::Server, &encode(r#"E "SERROR" "VERROR" "C42601" "Mno" b:00"#));
+    gw.drive.feed(Side::Server, &encode("Z s:I"));
+    assert!(String::from_utf8_lossy(&gw.drive.take(Side::Client)).contains("the record cannot be written"));
+    gw.ledger.full.store(0, Relaxed);
+    gw.drive.feed(Side::Client, &encode(r#"Q "select id from orders""#));
+    assert!(String::from_utf8_lossy(&gw.drive.take(Side::Server)).contains("orders"));
+}
+
+#[test]
+fn the_rest_of_a_long_message_is_forwarded_only_as_it_is_recorded() {
+    let (mut gw, asked) = logged_in(r#"{"rules":[]}"#);
+    let line = vec![b'x'; 200_000];
+    let mut copy = b"d".to_vec();
+    copy.extend_from_slice(&(line.len() as u32 + 4).to_be_bytes());
+    copy.extend_from_slice(&line);
+    gw.drive.feed(Side::Client, &copy[..100_000]);
+    let first = gw.drive.take(Side::Server).len();
+    assert_eq!(first, 100_000);
+    gw.ledger.full.store(3, Relaxed);
+    gw.drive.feed(Side::Client, &copy[100_000..]);
+    assert_eq!(asked.borrow().len(), 3);
+    assert_eq!(gw.drive.take(Side::Server).len(), copy.len() - first);
+    gw.ledger.full.store(usize::MAX, Relaxed);
+    gw.drive.feed(Side::Client, &copy[..100_000]);
+    assert_eq!(gw.drive.take(Side::Server).len(), 0, "nothing unrecorded goes on");
+    assert!(matches!(gw.drive.closed, Some(Some(Fault::Unrecorded))));
 }
 
 proptest::proptest! {

@@ -123,10 +123,6 @@ fn statement(line: &mut Line, entry: &Entry<'_>, s: &Statement<'_>, prepared: Op
         line.bytes("prepared", text);
     }
     line.number("length", s.length);
-    if !s.digest.is_empty() {
-        let hex: String = s.digest.iter().map(|b| format!("{b:02x}")).collect();
-        line.text("sha256", &hex);
-    }
     line.key("parameters");
     line.out.push('[');
     for (n, parameter) in s.parameters.iter().enumerate() {
@@ -242,6 +238,8 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
+    use flow::record::Values;
+
     use super::*;
 
     fn line(entry: &Entry<'_>, prepared: Option<&[u8]>) -> String {
@@ -260,8 +258,7 @@ mod tests {
                 of: 2,
                 text: b"",
                 length: 31,
-                digest: &[0xab, 1],
-                parameters: vec![None, Some(b"a\"\n"), Some(b"\xff\0")],
+                parameters: Values::split(3, b"\xff\xff\xff\xff\0\0\0\x03a\"\n\0\0\0\x02\xff\0").unwrap().0,
                 verdict: Verdict::Mask,
                 rules: "emails",
                 policy: "3f1c",
@@ -270,7 +267,7 @@ mod tests {
         let expected = concat!(
             r#"{"seq":7,"time":"2026-11-18T11:06:40.123Z","kind":"statement","session":"01ARZ3NDEKTSV4RRFFQ69G5FAV","#,
             r#""decision":"q69g5fav-3","number":3,"how":"execute","of":2,"text":"","prepared":"select $1","length":31,"#,
-            r#""sha256":"ab01","parameters":[null,"a\"\n",{"base64":"/wA="}],"verdict":"mask","rules":"emails","policy":"3f1c"}"#,
+            r#""parameters":[null,"a\"\n",{"base64":"/wA="}],"verdict":"mask","rules":"emails","policy":"3f1c"}"#,
         );
         assert_eq!(line(&entry, Some(b"select $1")), expected);
         let _: serde_json::Value = serde_json::from_str(expected).unwrap();

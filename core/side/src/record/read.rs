@@ -14,7 +14,7 @@ use std::time::Duration;
 use flow::record::{Entry, How, Malformed, SessionId, Verdict, What};
 
 use super::ring::{Origin, Piece, Spool};
-use super::segment::{self, Frame, SegmentReader, Stop};
+use super::segment::{self, Batch, SegmentReader, Stop};
 use super::{Places, spools};
 use crate::ids;
 
@@ -55,6 +55,8 @@ impl Recorded {
 pub struct Reader {
     segments: VecDeque<PathBuf>,
     current: Option<(PathBuf, SegmentReader)>,
+    /// The rest of the batch that was read last.
+    waiting: VecDeque<Recorded>,
     /// What the rings held, until it is known what of it is in the log.
     rings: Vec<(Origin, u64, Box<[u8]>)>,
     pending: VecDeque<Box<[u8]>>,
@@ -98,6 +100,7 @@ impl Reader {
         Ok(Reader {
             segments,
             current: None,
+            waiting: VecDeque::new(),
             rings,
             pending: VecDeque::new(),
             drained: HashMap::new(),
@@ -107,15 +110,24 @@ impl Reader {
 
     fn advance(&mut self) -> Option<Result<Recorded, ReadError>> {
         loop {
-            if let Some((path, reader)) = &mut self.current {
+            if let Some(recorded) = self.waiting.pop_front() {
+                self.next = recorded.seq + 1;
+                return Some(Ok(recorded));
+            } else if let Some((path, reader)) = &mut self.current {
                 let offset = reader.offset;
                 let stop = match reader.next() {
-                    Ok(Some(frame)) => return Some(Ok(self.accept(frame))),
+                    Ok(Some(batch)) if accept(&batch, &mut self.waiting, &mut self.drained) => continue,
+                    Ok(Some(_)) => {
+                        let what = Stop::Damaged("a batch is not made of frames");
+                        let path = path.clone();
+                        // Its end is known: what follows can be read.
+                        return Some(Err(self.damaged(what, path, offset)));
+                    }
                     Ok(None) => None,
                     Err(stop) => Some((stop, path.clone())),
                 };
                 self.current = None;
-                // The writer is in the middle of a frame, or died there: what it says is still in its ring.
+                // The writer is in the middle of a batch, or died there: what it says is still in its ring.
                 if let Some((stop, path)) = stop
                     && !(self.segments.is_empty() && matches!(stop, Stop::Short))
                 {
@@ -135,12 +147,6 @@ impl Reader {
                 return Some(Ok(Recorded { seq, pending: true, bytes }));
             }
         }
-    }
-
-    fn accept(&mut self, frame: Frame) -> Recorded {
-        self.next = frame.seq + 1;
-        self.drained.insert(frame.origin, frame.position);
-        Recorded { seq: frame.seq, pending: false, bytes: frame.entry }
     }
 
     fn damaged(&self, stop: Stop, path: PathBuf, offset: u64) -> ReadError {
@@ -166,6 +172,17 @@ impl Reader {
     }
 }
 
+/// Takes the frames of a batch apart; false: it is not made of frames.
+fn accept(batch: &Batch, waiting: &mut VecDeque<Recorded>, drained: &mut HashMap<Origin, u64>) -> bool {
+    let Some(frames) = batch.frames() else { return false };
+    if let Some((position, _)) = frames.last() {
+        drained.insert(batch.origin, *position);
+    }
+    let numbered = frames.into_iter().zip(batch.first..);
+    waiting.extend(numbered.map(|((_, entry), seq)| Recorded { seq, pending: false, bytes: entry.into() }));
+    true
+}
+
 impl Iterator for Reader {
     type Item = Result<Recorded, ReadError>;
 
@@ -183,7 +200,7 @@ pub struct Verified {
     /// Sequence numbers; both 0 when there is no entry.
     pub first: u64,
     pub last: u64,
-    /// The chain field of the last entry: keep it elsewhere, and nobody can shorten the log unseen.
+    /// The chain field behind the last entry: keep it elsewhere, and nobody can shorten the log unseen.
     pub chain: [u8; 32],
 }
 
@@ -191,7 +208,7 @@ pub struct Verified {
 pub enum VerifyError {
     #[error("the record is not sound from entry {seq} on: segment {} at byte {offset}: {what}", path.display())]
     Broken {
-        /// The first bad entry.
+        /// The first entry that cannot be trusted: the first of a batch, entries being chained by what went into the log together.
         seq: u64,
         path: PathBuf,
         offset: u64,
@@ -203,7 +220,7 @@ pub enum VerifyError {
 
 /// Walks the chain. What lies in the rings is not part of it yet.
 ///
-/// It finds every change and every removal except at the very end: a log that was cut between two entries is a shorter log. That
+/// It finds every change and every removal except at the very end: a log that was cut between two batches is a shorter log. That
 /// takes a chain field kept elsewhere ([`Verified::chain`]), or sealing.
 ///
 /// # Errors
@@ -223,7 +240,7 @@ pub fn verify(state: &Path) -> Result<Verified, VerifyError> {
         let last = n + 1 == count;
         let mut tries = 0;
         while let Err((offset, stop)) = walk.segment(number, &path, n == 0) {
-            // The writer is in the middle of a frame, unless that is still so a little later.
+            // The writer is in the middle of a batch, unless that is still so a little later.
             if last && tries < 5 && matches!(stop, Stop::Short) {
                 tries += 1;
                 std::thread::sleep(Duration::from_millis(100));
@@ -270,21 +287,24 @@ impl Chained {
         }
         loop {
             let at = reader.offset;
-            let Some(frame) = reader.next().map_err(|stop| (at, stop))? else { return Ok(()) };
-            if again && frame.seq < self.next {
+            let Some(batch) = reader.next().map_err(|stop| (at, stop))? else { return Ok(()) };
+            if again && batch.first < self.next {
                 continue;
             }
-            if frame.seq != self.next {
+            if batch.first != self.next {
                 return Err((at, Stop::Damaged("an entry is missing")));
             }
-            if frame.chain != frame.expected_chain(&self.chain) {
+            if batch.chain != batch.expected_chain(&self.chain) {
                 return Err((at, Stop::Damaged("the chain is broken")));
             }
-            if self.first == 0 {
-                self.first = frame.seq;
+            if batch.count == 0 || batch.frames().is_none() {
+                return Err((at, Stop::Damaged("a batch is not made of frames")));
             }
-            self.next = frame.seq + 1;
-            self.chain = frame.chain;
+            if self.first == 0 {
+                self.first = batch.first;
+            }
+            self.next = batch.first + u64::from(batch.count);
+            self.chain = batch.chain;
         }
     }
 }

@@ -1,23 +1,26 @@
 //! Segments of the log: what is written, and reading it back one frame at a time.
 //!
 //! Not a tree and not signed: sealing builds on the chain that is here. `log/NNNNNNNN.lgr` is a header (`magic 8 · version u32 ·
-//! number u64 · first sequence number u64 · created u64 (Unix ns) · chain 32 · crc32 u32`) and frames (`crc32 u32 · length u32 ·
-//! sequence number u64 · run u64 · position u64 · worker u32 · chain 32 · entry`), integers little-endian.
+//! number u64 · first sequence number u64 · created u64 (Unix ns) · chain 32 · crc32 u32`) and batches (`crc32 u32 · length u32 ·
+//! first sequence number u64 · run u64 · worker u32 · count u32 · chain 32 · frames`), integers little-endian. The frames are a ring's,
+//! as they lay there ([`super::ring`]): a batch is what the drainer found in one ring at one look, copied and not rewritten.
 //!
-//! A frame's chain field is SHA-256 over the chain field before it, its own length to worker, and its entry; the header carries
-//! the last chain field of the segment before (zeros in the first). Run, worker and position name the frame in its ring, so that
-//! what was written twice around a crash is known.
+//! A batch's chain field is SHA-256 over the chain field before it, its own length to count, and its frames; the header carries the
+//! last chain field of the segment before (zeros in the first). So every byte of every entry and their order are under the chain,
+//! at one digest per batch. Run, worker and each frame's position name it in its ring, so that what was written twice around a
+//! crash is known.
 //!
-//! Invariant: sequence numbers grow by one from frame to frame and from segment to segment. Nothing is ever changed in place.
+//! Invariant: sequence numbers grow by one from frame to frame, from batch to batch and from segment to segment. Nothing is ever
+//! changed in place.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use ring::digest;
+use ::ring::digest;
 
-use super::ring::Origin;
+use super::ring::{self, Origin, Piece, Walk};
 
 /// The last chain field so far.
 pub(super) type Chain = [u8; 32];
@@ -49,33 +52,53 @@ impl SegmentHeader {
         let header = SegmentHeader { number: r.u64()?, first: r.u64()?, created: r.u64()?, chain: r.take()? };
         (header.bytes() == bytes).then_some(header)
     }
-}
 
-/// One frame of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Frame {
-    pub(super) seq: u64,
-    pub(super) origin: Origin,
-    pub(super) position: u64,
-    pub(super) chain: Chain,
-    pub(super) entry: Box<[u8]>,
-}
-
-impl Frame {
-    /// What the chain field must be after `before`.
-    pub(super) fn expected_chain(&self, before: &Chain) -> Chain {
-        link(before, &fields(self.entry.len() as u32, self.seq, self.origin, self.position), &self.entry)
+    /// The version a segment says it is of, when it is not ours.
+    fn foreign(bytes: &[u8; HEADER_BYTES]) -> Option<u32> {
+        let version = Fields(bytes.strip_prefix(MAGIC)?).u32()?;
+        (version != VERSION).then_some(version)
     }
 }
 
-fn fields(len: u32, seq: u64, origin: Origin, position: u64) -> [u8; FIELDS_BYTES] {
+/// Frames of one ring that went into the log together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Batch {
+    /// Sequence number of its first frame.
+    pub(super) first: u64,
+    pub(super) origin: Origin,
+    pub(super) count: u32,
+    pub(super) chain: Chain,
+    frames: Box<[u8]>,
+}
+
+impl Batch {
+    /// What the chain field must be after `before`.
+    pub(super) fn expected_chain(&self, before: &Chain) -> Chain {
+        link(before, &fields(self.frames.len() as u32, self.first, self.origin, self.count), &self.frames)
+    }
+
+    /// Position and entry of each frame; `None`: these bytes are not `count` frames.
+    pub(super) fn frames(&self) -> Option<Vec<(u64, &[u8])>> {
+        let mut out = Vec::with_capacity((self.count as usize).min(self.frames.len() / ring::FRAME_HEADER));
+        let position = ring::position(&self.frames)?;
+        for piece in Walk::new(&self.frames, position, u64::MAX, false) {
+            match piece {
+                Piece::Frame { position, entry, .. } => out.push((position, entry)),
+                Piece::Torn { .. } | Piece::Cut { .. } => return None,
+            }
+        }
+        (out.len() == self.count as usize).then_some(out)
+    }
+}
+
+fn fields(len: u32, first: u64, origin: Origin, count: u32) -> [u8; FIELDS_BYTES] {
     let mut out = [0; FIELDS_BYTES];
     let all = [
         &len.to_le_bytes()[..],
-        &seq.to_le_bytes()[..],
+        &first.to_le_bytes()[..],
         &origin.run.to_le_bytes()[..],
-        &position.to_le_bytes()[..],
         &origin.worker.to_le_bytes()[..],
+        &count.to_le_bytes()[..],
     ];
     for (to, from) in out.iter_mut().zip(all.into_iter().flatten()) {
         *to = *from;
@@ -83,11 +106,11 @@ fn fields(len: u32, seq: u64, origin: Origin, position: u64) -> [u8; FIELDS_BYTE
     out
 }
 
-fn link(before: &Chain, fields: &[u8], entry: &[u8]) -> Chain {
+fn link(before: &Chain, fields: &[u8], frames: &[u8]) -> Chain {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(before);
     context.update(fields);
-    context.update(entry);
+    context.update(frames);
     let mut out = [0; 32];
     out.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
     out
@@ -96,20 +119,22 @@ fn link(before: &Chain, fields: &[u8], entry: &[u8]) -> Chain {
 /// Why a segment could not be read on.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Stop {
-    /// The file ends inside a frame (or its header): torn, or being written right now.
-    #[error("ends inside a frame")]
+    /// The file ends inside a batch (or its header): torn, or being written right now.
+    #[error("ends inside a batch")]
     Short,
+    #[error("is of version {0} of the format, and this lockgate reads {VERSION}")]
+    Foreign(u32),
     #[error("{0}")]
     Damaged(&'static str),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// Reads a segment from its beginning, checking every CRC.
+/// Reads a segment from its beginning, checking the CRC of every batch.
 pub(super) struct SegmentReader {
     input: BufReader<File>,
     pub(super) header: SegmentHeader,
-    /// Where the next frame begins.
+    /// Where the next batch begins.
     pub(super) offset: u64,
     length: u64,
 }
@@ -126,43 +151,46 @@ impl SegmentReader {
             return Err(Stop::Short);
         }
         input.read_exact(&mut header)?;
+        if let Some(version) = SegmentHeader::foreign(&header) {
+            return Err(Stop::Foreign(version));
+        }
         let header = SegmentHeader::read(&header).ok_or(Stop::Damaged("the segment's header is damaged"))?;
         Ok(SegmentReader { input, header, offset: HEADER_BYTES as u64, length })
     }
 
-    pub(super) fn next(&mut self) -> Result<Option<Frame>, Stop> {
+    pub(super) fn next(&mut self) -> Result<Option<Batch>, Stop> {
         if self.offset == self.length {
             return Ok(None);
         }
         let left = self.length.saturating_sub(self.offset);
-        if left < FRAME_BYTES as u64 {
+        if left < BATCH_HEADER as u64 {
             return Err(Stop::Short);
         }
-        let mut head = [0; FRAME_BYTES];
+        let mut head = [0; BATCH_HEADER];
         self.read(&mut head)?;
-        let damaged = Stop::Damaged("a frame's checksum does not match");
+        let damaged = Stop::Damaged("a batch's checksum does not match");
         let mut r = Fields(&head);
-        let (Some(crc), Some(len), Some(seq), Some(run), Some(position), Some(worker), Some(chain)) =
-            (r.u32(), r.u32(), r.u64(), r.u64(), r.u64(), r.u32(), r.take())
+        let (Some(crc), Some(len), Some(first), Some(run), Some(worker), Some(count), Some(chain)) =
+            (r.u32(), r.u32(), r.u64(), r.u64(), r.u32(), r.u32(), r.take())
         else {
             return Err(damaged);
         };
-        if len > ENTRY_MAX {
-            return Err(Stop::Damaged("a frame's length is not possible"));
+        if len > FRAMES_MAX {
+            return Err(Stop::Damaged("a batch's length is not possible"));
         }
-        if u64::from(len) > left - FRAME_BYTES as u64 {
+        if u64::from(len) > left - BATCH_HEADER as u64 {
             return Err(Stop::Short);
         }
-        let mut entry = vec![0; len as usize].into_boxed_slice();
-        self.read(&mut entry)?;
+        let mut frames = vec![0; len as usize].into_boxed_slice();
+        self.read(&mut frames)?;
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(head.get(4..).unwrap_or_default());
-        hasher.update(&entry);
+        hasher.update(&frames);
         if hasher.finalize() != crc {
             return Err(damaged);
         }
-        self.offset += FRAME_BYTES as u64 + u64::from(len);
-        Ok(Some(Frame { seq, origin: Origin { run, worker }, position, chain, entry }))
+        self.offset += BATCH_HEADER as u64 + u64::from(len);
+        Ok(Some(Batch { first, origin: Origin { run, worker }, count, chain, frames }))
     }
 
     /// The file shrank under us: the writer took a failed write back.
@@ -212,7 +240,7 @@ pub(super) struct RealDisk;
 
 impl Disk for RealDisk {}
 
-/// The end of the log, where frames are appended. One writer, under the state lock.
+/// The end of the log, where batches are appended. One writer, under the state lock.
 pub(super) struct Writer {
     dir: PathBuf,
     disk: Box<dyn Disk>,
@@ -221,11 +249,7 @@ pub(super) struct Writer {
     open: Option<Open>,
     /// Number of the last segment that exists.
     number: u64,
-    /// Of what is committed.
     end: End,
-    /// Of what is committed and gathered.
-    ahead: End,
-    gathered: Vec<u8>,
     /// Finished segments.
     unsynced: Vec<File>,
     /// The open segment has bytes that were not synced.
@@ -234,7 +258,7 @@ pub(super) struct Writer {
 
 struct Open {
     file: File,
-    /// Where the next frame goes.
+    /// Where the next batch goes.
     length: u64,
     /// A failed write may have left bytes behind `length`.
     dirty: bool,
@@ -272,51 +296,43 @@ impl Writer {
             open,
             number,
             end,
-            ahead: end,
-            gathered: Vec::new(),
             unsynced: Vec::new(),
             grown: false,
         })
     }
 
-    /// Gathers a frame; it is in the log after [`Writer::commit`].
-    pub(super) fn gather(&mut self, origin: Origin, position: u64, entry: &[u8]) {
-        let len = entry.len() as u32;
-        let fields = fields(len, self.ahead.seq, origin, position);
-        let chain = link(&self.ahead.chain, &fields, entry);
+    /// Writes `count` frames of one ring; they lie in `batch` behind [`BATCH_HEADER`] bytes that are for this to fill. All of it or
+    /// nothing: after an error the log ends where it ended before, and the frames still are in their ring.
+    pub(super) fn write(
+        &mut self,
+        origin: Origin,
+        batch: &mut [u8],
+        count: u32,
+        unix_ns: u64,
+    ) -> io::Result<()> {
+        let Some((head, frames)) = batch.split_first_chunk_mut::<BATCH_HEADER>() else {
+            return Err(io::Error::other("a batch without room for its header"));
+        };
+        if count == 0 {
+            return Ok(());
+        }
+        let len = u32::try_from(frames.len()).map_err(io::Error::other)?;
+        let fields = fields(len, self.end.seq, origin, count);
+        let chain = link(&self.end.chain, &fields, frames);
         let mut crc = crc32fast::Hasher::new();
         crc.update(&fields);
         crc.update(&chain);
-        crc.update(entry);
-        self.gathered.extend_from_slice(&crc.finalize().to_le_bytes());
-        self.gathered.extend_from_slice(&fields);
-        self.gathered.extend_from_slice(&chain);
-        self.gathered.extend_from_slice(entry);
-        self.ahead = End { seq: self.ahead.seq + 1, chain };
-    }
-
-    pub(super) fn gathered(&self) -> usize {
-        self.gathered.len()
-    }
-
-    /// Writes what was gathered. All of it or nothing: after an error the log ends where it ended before, and what was gathered is
-    /// forgotten (it still is in its ring).
-    pub(super) fn commit(&mut self, unix_ns: u64) -> io::Result<()> {
-        let gathered = std::mem::take(&mut self.gathered);
-        let result = self.write(&gathered, unix_ns);
-        self.gathered = gathered;
-        self.gathered.clear();
-        match result {
-            Ok(()) => self.end = self.ahead,
-            Err(_) => self.ahead = self.end,
+        crc.update(frames);
+        let crc = crc.finalize().to_le_bytes();
+        for (to, from) in head.iter_mut().zip(crc.iter().chain(&fields).chain(&chain)) {
+            *to = *from;
         }
-        result
+        self.append(batch, unix_ns)?;
+        self.end = End { seq: self.end.seq + u64::from(count), chain };
+        Ok(())
     }
 
-    fn write(&mut self, bytes: &[u8], unix_ns: u64) -> io::Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
+    fn append(&mut self, bytes: &[u8], unix_ns: u64) -> io::Result<()> {
         if let Some(open) = &mut self.open
             && open.length > HEADER_BYTES as u64
             && open.length + bytes.len() as u64 > self.segment_bytes
@@ -411,9 +427,9 @@ impl Fields<'_> {
 }
 
 const MAGIC: &[u8; 8] = b"LGLOG\0\0\x01";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 pub(super) const HEADER_BYTES: usize = 8 + 4 + 3 * 8 + 32 + 4;
-const FIELDS_BYTES: usize = 4 + 3 * 8 + 4;
-pub(super) const FRAME_BYTES: usize = 4 + FIELDS_BYTES + 32;
-/// No ring hands over more than a quarter of the largest capacity.
-const ENTRY_MAX: u32 = (super::ring::CAPACITY_MAX / 4) as u32;
+const FIELDS_BYTES: usize = 4 + 2 * 8 + 2 * 4;
+pub(super) const BATCH_HEADER: usize = 4 + FIELDS_BYTES + 32;
+/// No frame is longer than a quarter of the largest capacity, and a batch with a frame that long has no other.
+const FRAMES_MAX: u32 = (ring::CAPACITY_MAX / 4) as u32;
