@@ -362,6 +362,7 @@ pub struct Scope {
     pub(crate) key: Option<HashKey>,
     pub(crate) enforces: bool,
     masks: bool,
+    limits: Vec<Arc<RowLimit>>,
     /// The last catalogues bound, so that sessions share one resolution.
     bound: Mutex<Vec<(Weak<Catalog>, Arc<Bound>)>>,
 }
@@ -759,8 +760,15 @@ impl Policy {
         let rules: Vec<_> = chosen.iter().filter_map(|i| self.rules.get(*i).cloned()).collect();
         let enforces = rules.iter().any(|r| r.enforce);
         let masks = rules.iter().any(|r| r.enforce && matches!(r.action, Action::Mask { .. }));
-        let scope =
-            Arc::new(Scope { rules, key: self.key.clone(), enforces, masks, bound: Mutex::default() });
+        let limits = rules
+            .iter()
+            .filter_map(|r| match &r.action {
+                Action::Rows(rows) => Some(rows.limit.clone()),
+                Action::Mask { .. } | Action::Block(_) => None,
+            })
+            .collect();
+        let key = self.key.clone();
+        let scope = Arc::new(Scope { rules, key, enforces, masks, limits, bound: Mutex::default() });
         scopes.insert(chosen, scope.clone());
         scope
     }
@@ -790,6 +798,11 @@ impl Scope {
     /// A mask rule is in force (enforced, not only observed).
     pub fn masks(&self) -> bool {
         self.masks
+    }
+
+    /// Every row limit: what holds for a result of which nothing is known.
+    pub fn row_limits(&self) -> &[Arc<RowLimit>] {
+        &self.limits
     }
 
     /// How many rules, for the banner.

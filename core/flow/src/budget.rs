@@ -16,8 +16,11 @@ use crate::session::Now;
 /// The budgets of every identity, by rule.
 #[derive(Debug, Default)]
 pub struct Budgets {
-    all: Mutex<HashMap<(Box<str>, Box<str>), Arc<Budget>>>,
+    /// By identity and rule.
+    all: Mutex<HashMap<Key, Arc<Budget>>>,
 }
+
+type Key = (Box<str>, Box<str>);
 
 /// One identity's under one rule.
 #[derive(Debug, Default)]
@@ -154,8 +157,8 @@ struct Line {
     /// Of this result.
     left: u64,
     budget: Option<Arc<Budget>>,
-    /// An observed limit that was reached: said once.
-    said: bool,
+    /// It only observes, and was reached.
+    passed: bool,
 }
 
 /// A result is at its limit: no further row may pass.
@@ -176,33 +179,38 @@ impl Meter {
             limit: limit.clone(),
             left: limit.per_result.unwrap_or(u64::MAX),
             budget: limit.per_hour.map(|_| budgets.of(identity, &limit.rule, now)),
-            said: false,
+            passed: false,
         };
         Some(Meter { free: 0, lines: limits.iter().map(line).collect() })
     }
 
-    /// Whether one more row may pass. `observed` is called with limits that only observe, once each, when they are reached.
+    /// Whether one more row may pass.
     ///
     /// # Errors
     /// The limit that is reached.
     #[inline]
-    pub fn row(&mut self, now: Now, observed: &mut dyn FnMut(&RowLimit)) -> Result<(), Cut> {
+    pub fn row(&mut self, now: Now) -> Result<(), Cut> {
         if self.free == 0 {
-            self.refill(now, observed)?;
+            self.refill(now)?;
         }
         self.free -= 1;
         Ok(())
     }
 
+    /// Limits that only observe and were reached.
+    pub fn observed(&self) -> impl Iterator<Item = &RowLimit> {
+        self.lines.iter().filter(|line| line.passed).map(|line| &*line.limit)
+    }
+
     #[cold]
-    fn refill(&mut self, now: Now, observed: &mut dyn FnMut(&RowLimit)) -> Result<(), Cut> {
+    fn refill(&mut self, now: Now) -> Result<(), Cut> {
         let mut grant = ROWS_GRANTED_MAX;
         for line in &mut self.lines {
             if line.left == 0 {
                 if line.limit.enforce {
                     return Err(Cut { limit: line.limit.clone(), hourly: false });
                 }
-                line.say(observed);
+                line.passed = true;
                 continue;
             }
             grant = grant.min(line.left);
@@ -212,7 +220,7 @@ impl Meter {
             let (Some(budget), Some(per_hour)) = (&line.budget, line.limit.per_hour) else { continue };
             let granted = budget.take(grant, per_hour, now);
             if granted == 0 && !line.limit.enforce {
-                line.say(observed);
+                line.passed = true;
                 continue;
             }
             // The lines before this one took as much as they could: they get the difference back.
@@ -235,14 +243,6 @@ impl Meter {
     }
 }
 
-impl Line {
-    fn say(&mut self, observed: &mut dyn FnMut(&RowLimit)) {
-        if !std::mem::replace(&mut self.said, true) {
-            observed(&self.limit);
-        }
-    }
-}
-
 impl Drop for Meter {
     fn drop(&mut self) {
         if self.free > 0 {
@@ -255,17 +255,16 @@ impl Drop for Meter {
     }
 }
 
-/// Counts a statement's probes before it is sent. `digest`: of a parameter's value, from 0 as in the message.
+/// Counts a statement's probes before it is sent. `value`: the digest of what a probe asks about.
 ///
 /// # Errors
-/// The first that would exceed its budget and is enforced; `observed` is called with the others.
+/// The first that exceeds its budget and is enforced. One that only observes is counted.
 pub fn probe<'p>(
     probes: &'p [Probe],
     budgets: &Budgets,
     identity: &str,
     now: Now,
     value: &dyn Fn(&Probe) -> Option<u64>,
-    observed: &mut dyn FnMut(&Probe),
 ) -> Result<(), &'p Probe> {
     for probe in probes {
         // NULL equals nothing: no value is asked about.
@@ -274,11 +273,8 @@ pub fn probe<'p>(
         // The same value of another column is another question.
         let digest = digest
             ^ (u64::from(table) << 16 | u64::from(column.unsigned_abs())).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        if !budgets.of(identity, &probe.rule, now).probe(digest, probe.per_hour, now) {
-            if probe.enforce {
-                return Err(probe);
-            }
-            observed(probe);
+        if !budgets.of(identity, &probe.rule, now).probe(digest, probe.per_hour, now) && probe.enforce {
+            return Err(probe);
         }
     }
     Ok(())
@@ -304,14 +300,13 @@ mod tests {
         })
     }
 
-    fn rows(meter: &mut Meter, want: u64, minute: u64) -> (u64, Option<Cut>, u32) {
-        let mut said = 0;
+    fn rows(meter: &mut Meter, want: u64, minute: u64) -> (u64, Option<Cut>) {
         for n in 0..want {
-            if let Err(cut) = meter.row(at(minute), &mut |_| said += 1) {
-                return (n, Some(cut), said);
+            if let Err(cut) = meter.row(at(minute)) {
+                return (n, Some(cut));
             }
         }
-        (want, None, said)
+        (want, None)
     }
 
     #[test]
@@ -319,7 +314,7 @@ mod tests {
         let budgets = Budgets::default();
         for n in [0, 1, 255, 256, 257, 10_000] {
             let mut meter = Meter::new(&[limit(Some(n), None, true)], &budgets, "ana", at(0)).unwrap();
-            let (passed, cut, _) = rows(&mut meter, n + 10, 0);
+            let (passed, cut) = rows(&mut meter, n + 10, 0);
             assert_eq!(passed, n);
             assert!(!cut.expect("cut").hourly);
         }
@@ -334,7 +329,7 @@ mod tests {
         // What a session took in advance and did not use is not lost.
         assert_eq!(rows(&mut meter("ana", 0), 400, 0).0, 400);
         assert_eq!(rows(&mut meter("ana", 30), 300, 30).0, 300);
-        let (passed, cut, _) = rows(&mut meter("ana", 30), 1_000, 30);
+        let (passed, cut) = rows(&mut meter("ana", 30), 1_000, 30);
         assert_eq!(passed, 300);
         assert!(cut.expect("cut").hourly);
         assert_eq!(rows(&mut meter("ben", 30), 1_000, 30).0, 1_000, "somebody else has their own");
@@ -369,7 +364,7 @@ mod tests {
         wide.rule = "wide".into();
         let both = [Arc::new(wide), limit(Some(7_000), Some(600), true)];
         let mut meter = Meter::new(&both, &budgets, "ana", at(0)).unwrap();
-        let (passed, cut, _) = rows(&mut meter, 10_000, 0);
+        let (passed, cut) = rows(&mut meter, 10_000, 0);
         assert_eq!((passed, cut.expect("cut").limit.rule.as_str()), (600, "few"));
         drop(meter);
         let mut meter = Meter::new(&both[..1], &budgets, "ana", at(0)).unwrap();
@@ -377,12 +372,13 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_observes_says_so_once() {
+    fn a_limit_that_observes_says_so() {
         let budgets = Budgets::default();
         for limit in [limit(Some(10), None, false), limit(None, Some(10), false)] {
             let mut meter = Meter::new(&[limit], &budgets, "ana", at(0)).unwrap();
-            let (passed, cut, said) = rows(&mut meter, 2_000, 0);
-            assert_eq!((passed, said), (2_000, 1));
+            assert_eq!(meter.observed().count(), 0);
+            let (passed, cut) = rows(&mut meter, 2_000, 0);
+            assert_eq!((passed, meter.observed().count()), (2_000, 1));
             assert!(cut.is_none());
         }
     }

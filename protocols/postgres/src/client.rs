@@ -340,10 +340,21 @@ impl Ready {
         let (of, decision) = latest.map_or((0, None), |p| (p.number, p.decision.clone()));
         let mut number = 0;
         let mut refused = refused;
+        let probed = decision.as_ref().filter(|d| refused.is_none() && !d.probes.is_empty());
+        let read = whole && (probed.is_some() || self.recording() || refused.is_some());
+        let parameters = if read { message::parameters(rest)? } else { Values::default() };
+        if let Some(decision) = probed {
+            refused = if whole {
+                let values: Vec<_> = parameters.iter().collect();
+                self.probe(decision, Some(&values), now)
+            } else {
+                // A value that is not seen cannot be counted.
+                decision.probes.iter().find(|p| p.enforce).map(|p| Box::new(p.refusal()))
+            };
+        }
         if self.recording() || refused.is_some() {
             self.number += 1;
             number = self.number;
-            let parameters = if whole { message::parameters(rest)? } else { Values::default() };
             let mut room = Vec::new();
             let parameters = parameters.shortened(RECORDED_PARAMETER_BYTES, &mut room);
             let entry = Statement {

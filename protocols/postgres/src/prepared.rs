@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use flow::budget::Meter;
 use policy::{Cursor, Decision};
 
 use crate::name::Name;
@@ -26,6 +27,8 @@ pub(crate) struct Portal {
     pub(crate) decision: Option<Arc<Decision>>,
     pub(crate) disturbs: Disturbs,
     pub(crate) number: u64,
+    /// Of a portal that was suspended with rows left: what its limits still allow.
+    pub(crate) meter: Option<Box<Meter>>,
 }
 
 /// Which names a statement may give to something else behind the protocol's back (SQL's PREPARE, DEALLOCATE, DECLARE, CLOSE, …).

@@ -5,15 +5,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use flow::access::{Connection, DenyDetail, Directory, Identity, Published, RecordLevel};
+use flow::budget::{self, Budgets, Cut, Meter};
 use flow::record::{Entry, How, Outcome, SessionId, Statement, Values, Verdict as Recorded, What};
 use flow::{Answer, Ask, Fault, Flow, Now, Phase, Recorder, Side, Step};
 use policy::cache::DecisionCache;
+use policy::judge::{Probe, ProbeValue};
 use policy::{Block, Decision, Judge, Plan, Scope, Verdict};
 use ring::rand::SystemRandom;
 
 use crate::cancel::{Cancel, Cancels, Courier};
 use crate::copy;
-use crate::owed::Queue;
+use crate::owed::{Owed, Queue};
 use crate::prepared::{Disturbs, Tables};
 use crate::refuse;
 use crate::row;
@@ -24,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) published: Published,
     pub(crate) recorder: RefCell<Box<dyn Recorder>>,
     pub(crate) cancels: Arc<Cancels>,
+    pub(crate) budgets: Arc<Budgets>,
     pub(crate) random: SystemRandom,
     cache: RefCell<DecisionCache>,
     /// Judges by scope; the catalogue each is for is in it.
@@ -95,11 +98,17 @@ impl Plans {
 const JUDGES_MAX: usize = 256;
 
 impl Shared {
-    pub(crate) fn new(published: Published, recorder: Box<dyn Recorder>, cancels: Arc<Cancels>) -> Shared {
+    pub(crate) fn new(
+        published: Published,
+        recorder: Box<dyn Recorder>,
+        cancels: Arc<Cancels>,
+        budgets: Arc<Budgets>,
+    ) -> Shared {
         Shared {
             published,
             recorder: RefCell::new(recorder),
             cancels,
+            budgets,
             random: SystemRandom::new(),
             cache: RefCell::new(DecisionCache::default()),
             judges: RefCell::new(Vec::new()),
@@ -154,6 +163,17 @@ pub(crate) struct Current {
     pub(crate) copies: usize,
     /// CSV header lines and the like still to pass.
     pub(crate) copying: Option<Copying>,
+    pub(crate) metering: Metering,
+}
+
+/// Whether the rows of the current result are counted against limits.
+#[derive(Default)]
+pub(crate) enum Metering {
+    /// No row came yet.
+    #[default]
+    Unasked,
+    Free,
+    Counted(Box<Meter>),
 }
 
 /// A COPY TO STDOUT under way.
@@ -174,6 +194,7 @@ impl Default for Current {
             sqlstate: None,
             copies: 0,
             copying: None,
+            metering: Metering::Unasked,
         }
     }
 }
@@ -221,6 +242,10 @@ pub(crate) struct Ready {
     pub(crate) owed: Queue,
     pub(crate) tables: Tables,
     pub(crate) current: Current,
+    /// A result was cut at a row limit: what the server says up to its next ReadyForQuery is not for the client, who has its error.
+    pub(crate) cut: bool,
+    /// Probes of statements that SQL's PREPARE keeps: their values come with EXECUTE.
+    pub(crate) probing: Vec<Probe>,
     pub(crate) client_body: ClientBody,
     pub(crate) server_body: ServerBody,
     pub(crate) transaction: u8,
@@ -357,6 +382,52 @@ impl Ready {
         Some(decision)
     }
 
+    /// Counts the values of masked columns a statement asks about. `parameters`: of the Bind; `None` for a text that runs as it is.
+    /// `Some`: one too many.
+    pub(crate) fn probe(
+        &self,
+        decision: &Decision,
+        parameters: Option<&[Option<&[u8]>]>,
+        now: Now,
+    ) -> Option<Box<Block>> {
+        let value = |probe: &Probe| match (probe.value, parameters) {
+            (ProbeValue::Literal(digest), _) => Some(digest),
+            (ProbeValue::Parameter(n), Some(values)) => {
+                let value = usize::from(n).checked_sub(1).and_then(|at| values.get(at).copied().flatten());
+                value.map(Probe::digest)
+            }
+            (ProbeValue::Parameter(_), None) => None,
+        };
+        self.count_probes(&decision.probes, &value, now)
+    }
+
+    fn count_probes(
+        &self,
+        probes: &[Probe],
+        value: &dyn Fn(&Probe) -> Option<u64>,
+        now: Now,
+    ) -> Option<Box<Block>> {
+        let identity = &self.identity.subject.identity;
+        let refused = budget::probe(probes, &self.shared.budgets, identity, now, value);
+        refused.err().map(|probe| Box::new(probe.refusal()))
+    }
+
+    /// The same for a text that the server runs at once, which may run what SQL's PREPARE kept.
+    fn probe_text(&mut self, decision: &Decision, text: &[u8], now: Now) -> Option<Box<Block>> {
+        if decision.probes.is_empty() && (self.probing.is_empty() || !decision.strangers) {
+            return None;
+        }
+        let kept = decision.probes.iter().filter(|p| matches!(p.value, ProbeValue::Parameter(_)));
+        for probe in kept {
+            if !self.probing.contains(probe) {
+                self.probing.push(probe.clone());
+            }
+        }
+        let kept = if decision.strangers { self.probing.as_slice() } else { &[] };
+        let digest = Probe::digest(text);
+        self.probe(decision, None, now).or_else(|| self.count_probes(kept, &|_| Some(digest), now))
+    }
+
     /// Judges and records a statement of the client's. `length`: of the whole text, when `text` is only its beginning.
     pub(crate) fn judge_text(&mut self, how: How, text: &[u8], length: usize, now: Now) -> Judged {
         let decision = if text.len() == length { self.decide(text) } else { None };
@@ -375,6 +446,9 @@ impl Ready {
                 column: None,
                 hint: "send the data as parameters or with COPY instead of inside the text".into(),
             }));
+        }
+        if let (How::Query, None, Some(decision)) = (how, &refused, &decision) {
+            refused = self.probe_text(decision, text, now);
         }
         let disturbs = Disturbs::of(decision.as_deref());
         self.quoting_at_risk |= decision.as_ref().is_some_and(|d| d.strangers || d.mentions.quoting);
@@ -436,6 +510,12 @@ impl Ready {
     /// Records what became of a statement and begins a new result.
     pub(crate) fn finish(&mut self, number: u64, since: u64, now: Now, sqlstate: &str) -> Result<(), Fault> {
         let current = std::mem::take(&mut self.current);
+        if let Metering::Counted(meter) = &current.metering {
+            for limit in meter.observed() {
+                let detail = format!("{}: would have ended statement {number} (observe)", limit.rule);
+                self.shared.record(self.id, now, What::Gateway { event: "row limit", detail: &detail })?;
+            }
+        }
         if !self.recording() || number == 0 {
             return Ok(());
         }
@@ -452,6 +532,68 @@ impl Ready {
                 micros: now.mono_ns.saturating_sub(since) / 1000,
             }),
         )
+    }
+
+    /// Counts one more row of the current result; the error is the limit it would exceed.
+    #[inline]
+    pub(crate) fn meter(&mut self, now: Now) -> Result<(), Cut> {
+        match &mut self.current.metering {
+            Metering::Free => Ok(()),
+            Metering::Counted(meter) => meter.row(now),
+            Metering::Unasked => self.begin_metering(now),
+        }
+    }
+
+    /// The first row of a result: which limits hold?
+    #[cold]
+    fn begin_metering(&mut self, now: Now) -> Result<(), Cut> {
+        let decision = match self.owed.front() {
+            Some(Owed::Query { decision, .. }) => decision.clone(),
+            Some(Owed::Execute { portal, .. }) => match self.tables.portals.get_mut(&**portal) {
+                Some(portal) => {
+                    if let Some(meter) = portal.meter.take() {
+                        // The rest of a portal that was suspended is the same result.
+                        self.current.metering = Metering::Counted(meter);
+                        return self.meter(now);
+                    }
+                    portal.decision.clone()
+                }
+                None => None,
+            },
+            _ => None,
+        };
+        let limits = match &decision {
+            Some(decision) => decision.limits.as_slice(),
+            None => self.scope.row_limits(),
+        };
+        let identity = &self.identity.subject.identity;
+        self.current.metering = match Meter::new(limits, &self.shared.budgets, identity, now) {
+            None => return Ok(self.current.metering = Metering::Free),
+            Some(meter) => Metering::Counted(Box::new(meter)),
+        };
+        self.meter(now)
+    }
+
+    /// Ends the current result for the client with the limit's error. The server is not believed to have noticed.
+    pub(crate) fn cut(&mut self, flow: &mut Flow<'_>, cut: &Cut) -> Result<(), Fault> {
+        let number = match self.owed.front() {
+            Some(Owed::Query { number, .. } | Owed::Execute { number, .. }) => *number,
+            _ => return Err(Fault::Bug("rows without a statement")),
+        };
+        let block = cut.limit.refusal(cut.hourly);
+        let id = self.decision_id(number);
+        refuse::cut(flow.own(Side::Client), &block, &id, self.deny_detail());
+        let mut state = *b"54000";
+        if let Some(code) = block.sqlstate.as_bytes().first_chunk() {
+            state = *code;
+        }
+        self.current.sqlstate = Some(state);
+        self.cut = true;
+        let detail = format!(
+            "{}: {} after {} rows of statement {number}",
+            block.rule, block.message, self.current.rows
+        );
+        self.shared.record(self.id, flow.now(), What::Gateway { event: "row limit", detail: &detail })
     }
 
     /// Says goodbye to a client that is between messages, and closes.

@@ -53,6 +53,21 @@ pub(crate) fn fatal(out: &mut Vec<u8>, sqlstate: &str, message: &str, hint: &str
 
 /// The ErrorResponse for a refused statement.
 pub(crate) fn blocked(out: &mut Vec<u8>, block: &Block, decision: &str, detail: DenyDetail) {
+    refusal(out, block, decision, detail, "The statement did not reach the database.");
+}
+
+/// The ErrorResponse that ends a result at its last allowed row.
+pub(crate) fn cut(out: &mut Vec<u8>, block: &Block, decision: &str, detail: DenyDetail) {
+    refusal(
+        out,
+        block,
+        decision,
+        detail,
+        "The statement ran on the database; the rows past the limit were not sent.",
+    );
+}
+
+fn refusal(out: &mut Vec<u8>, block: &Block, decision: &str, detail: DenyDetail, reached: &str) {
     let builtin = block.place.is_empty();
     let message = match detail {
         DenyDetail::Minimal => format!("blocked by policy (decision {decision})"),
@@ -64,7 +79,7 @@ pub(crate) fn blocked(out: &mut Vec<u8>, block: &Block, decision: &str, detail: 
         DenyDetail::Full | DenyDetail::Rule => format!("rule {}, ", block.rule),
         DenyDetail::Minimal => String::new(),
     };
-    let detail_text = format!("{rule}decision {decision}. The statement did not reach the database.");
+    let detail_text = format!("{rule}decision {decision}. {reached}");
     let hint = if detail == DenyDetail::Minimal { "" } else { &block.hint };
     let (file, line) = block.place.rsplit_once(':').unwrap_or(("", ""));
     let show = |on: bool, text: &str| if on { text.to_owned() } else { String::new() };

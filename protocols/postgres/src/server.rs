@@ -17,7 +17,7 @@ use crate::frame::{self, HEADER, Header};
 use crate::message::{self, Reader, error_field};
 use crate::owed::Owed;
 use crate::prepared::{Disturbs, Portal};
-use crate::ready::{Copying, Ready, ServerBody, Shape};
+use crate::ready::{Copying, Metering, Ready, ServerBody, Shape};
 use crate::refuse;
 use crate::row;
 
@@ -45,6 +45,10 @@ impl Ready {
             let input = flow.input();
             let Some(header) = frame::header(input, Side::Server)? else { return Ok(Step::READ) };
             let step = match header.tag {
+                b'D' | b'd' if self.cut => {
+                    self.skip(flow, header);
+                    None
+                }
                 b'D' => self.rows(flow, header)?,
                 b'd' => self.copy_rows(flow, header)?,
                 b'V' if self.scope.is_empty() => {
@@ -116,6 +120,15 @@ impl Ready {
         }
     }
 
+    /// Drops a message, whole or as far as it is here.
+    fn skip(&mut self, flow: &mut Flow<'_>, header: Header) {
+        let here = header.total().min(flow.input().len());
+        flow.discard(here);
+        if here < header.total() {
+            self.server_body = ServerBody::Discard(header.total() - here);
+        }
+    }
+
     /// A message that must be read and is longer than we hold. Only texts can be: they are replaced.
     fn oversized(&mut self, flow: &mut Flow<'_>, header: Header) -> Result<Option<Step>, Fault> {
         match header.tag {
@@ -158,7 +171,12 @@ impl Ready {
                 let input = flow.input();
                 let mut end = 0;
                 let mut header = Some(first);
+                let mut cut = None;
                 while let Some(h) = header.filter(|h| h.tag == b'D') {
+                    cut = self.meter(flow.now()).err();
+                    if cut.is_some() {
+                        break;
+                    }
                     self.current.rows += 1;
                     end += h.total();
                     header = match input.get(end..) {
@@ -171,6 +189,9 @@ impl Ready {
                 flow.forward(here, pass);
                 if here < end {
                     self.server_body = ServerBody::Forward(end - here);
+                }
+                if let Some(cut) = cut {
+                    self.cut(flow, &cut)?;
                 }
                 Ok(None)
             }
@@ -185,12 +206,21 @@ impl Ready {
         first: Header,
         walker: Rc<row::Walker>,
     ) -> Result<Option<Step>, Fault> {
+        let now = flow.now();
         let input = flow.input();
         let out = flow.own(Side::Client);
         let before = out.len();
         let (mut taken, mut rest, mut header) = (0, input, first);
         let mut step = None;
+        let mut cut = None;
         loop {
+            let whole = header.total() > FRAME_BYTES_MAX || rest.len() >= header.total();
+            if whole {
+                cut = self.meter(now).err();
+                if cut.is_some() {
+                    break;
+                }
+            }
             if header.total() > FRAME_BYTES_MAX {
                 out.extend_from_slice(rest.get(..HEADER).unwrap_or_default());
                 taken += HEADER;
@@ -214,22 +244,49 @@ impl Ready {
         }
         self.current.bytes += (out.len() - before) as u64;
         flow.discard(taken);
+        if let Some(cut) = cut {
+            self.cut(flow, &cut)?;
+        }
         Ok(step)
     }
 
     /// CopyData from the server.
     fn copy_rows(&mut self, flow: &mut Flow<'_>, header: Header) -> Result<Option<Step>, Fault> {
+        let now = flow.now();
         let Some(copying) = &mut self.current.copying else { return Err(fault("CopyData without a COPY")) };
-        if copying.walker.is_none() || std::mem::take(&mut copying.header) {
+        if std::mem::take(&mut copying.header) {
             self.current.rows += 1;
             self.pass_on(flow, header);
             return Ok(None);
         }
-        let Some(walker) = &mut copying.walker else { return Err(Fault::Bug("a COPY without a plan")) };
+        let Some(mut walker) = copying.walker.take() else {
+            if let Err(cut) = self.meter(now) {
+                return self.cut(flow, &cut).map(|()| None);
+            }
+            self.current.rows += 1;
+            self.pass_on(flow, header);
+            return Ok(None);
+        };
+        let step = self.masked_copy_rows(flow, header, &mut walker);
+        if let Some(copying) = &mut self.current.copying {
+            copying.walker = Some(walker);
+        }
+        step
+    }
+
+    /// Rewrites every whole row of a COPY that is here.
+    fn masked_copy_rows(
+        &mut self,
+        flow: &mut Flow<'_>,
+        header: Header,
+        walker: &mut copy::Walker,
+    ) -> Result<Option<Step>, Fault> {
+        let now = flow.now();
         let input = flow.input();
         let out = flow.own(Side::Client);
         let before = out.len();
         let (mut taken, mut rest, mut header, mut step) = (0, input, header, None);
+        let mut cut = None;
         loop {
             if header.total() > FRAME_BYTES_MAX {
                 return Err(Fault::Limit { side: Side::Server, what: "a COPY row too long to be masked" });
@@ -238,6 +295,10 @@ impl Ready {
                 step = Some(Step::Read { need: header.total() });
                 break;
             };
+            cut = self.meter(now).err();
+            if cut.is_some() {
+                break;
+            }
             let row = out.len();
             let mut masked = None;
             message::write(out, b'd', |out| masked = walker.mask(body, out));
@@ -256,6 +317,9 @@ impl Ready {
         }
         self.current.bytes += (out.len() - before) as u64;
         flow.discard(taken);
+        if let Some(cut) = cut {
+            self.cut(flow, &cut)?;
+        }
         Ok(step)
     }
 
@@ -276,8 +340,10 @@ impl Ready {
             (b'2', Some(Owed::Bind { .. })) => {
                 if let Some(Owed::Bind { portal, statement, number }) = self.owed.pop() {
                     let made = match self.tables.statements.get(&*statement) {
-                        Some(p) => Portal { decision: p.decision.clone(), disturbs: p.disturbs, number },
-                        None => Portal { decision: None, disturbs: Disturbs::ALL, number },
+                        Some(p) => {
+                            Portal { decision: p.decision.clone(), disturbs: p.disturbs, number, meter: None }
+                        }
+                        None => Portal { decision: None, disturbs: Disturbs::ALL, number, meter: None },
                     };
                     if self.tables.portals.len() >= flow::limits::PREPARED_MAX {
                         self.tables.portals.clear();
@@ -334,6 +400,10 @@ impl Ready {
                     let (disturbs, decision) = known.unwrap_or((Disturbs::ALL, None));
                     if header.tag != b's' {
                         self.completed(body, header.tag, disturbs, decision);
+                    } else if let (Metering::Counted(meter), Some(portal)) =
+                        (std::mem::take(&mut self.current.metering), self.tables.portals.get_mut(&*portal))
+                    {
+                        portal.meter = Some(meter);
                     }
                     self.current.bytes += total as u64;
                     self.finish(number, since, now, "")?;
@@ -344,12 +414,24 @@ impl Ready {
                     return Err(fault("a function's result that nobody judged"));
                 }
             }
-            (b'G', Some(Owed::Query { .. } | Owed::Execute { .. })) => self.owed.copy_in_begins(),
+            (b'G', Some(Owed::Query { .. } | Owed::Execute { .. })) => {
+                self.owed.copy_in_begins();
+                if self.cut {
+                    // The client has its error and sends no data: the server is told so.
+                    message::write(flow.own(Side::Server), b'f', |out| {
+                        message::put_string(out, b"a result before this COPY was cut at a row limit");
+                    });
+                }
+            }
             (b'H', Some(Owed::Query { .. } | Owed::Execute { .. })) => self.copy_out_begins()?,
             (b'c', Some(Owed::Query { .. } | Owed::Execute { .. })) => self.current.copying = None,
             (b'Z', _) => return self.ready_for_query(flow, total, body),
             (b'E', _) => return self.error(flow, total, body),
             (b'N', _) => {
+                if self.cut {
+                    flow.discard(total);
+                    return Ok(None);
+                }
                 if self.withholding() {
                     flow.discard(total);
                     refuse::withhold(flow.own(Side::Client), b'N', body);
@@ -371,6 +453,10 @@ impl Ready {
                 }
             }
             _ => return Err(fault("a reply nobody is owed")),
+        }
+        if self.cut && !matches!(header.tag, b'A' | b'S') {
+            flow.discard(total);
+            return Ok(None);
         }
         self.current.bytes += total as u64;
         flow.forward(total, Pass::housekeeping());
@@ -461,6 +547,7 @@ impl Ready {
         }
         self.current.shape = Shape::Unknown;
         self.current.copying = None;
+        self.current.metering = Metering::Unasked;
         if tag != b'C' {
             return;
         }
@@ -473,6 +560,7 @@ impl Ready {
         }
         // INSERT, UPDATE, COPY … report rows that were not sent to the client.
         if self.current.rows == 0
+            && !self.cut
             && let Some(count) =
                 command.rsplit(|b| *b == b' ').next().and_then(|n| str::from_utf8(n).ok()?.parse().ok())
         {
@@ -573,6 +661,8 @@ impl Ready {
             _ => None,
         };
         match refusal {
+            // The client has the error of the limit; a FATAL ends the connection and is heard.
+            _ if self.cut && !fatal => flow.discard(total),
             Some((number, block)) => {
                 flow.discard(total);
                 let id = self.decision_id(number);
@@ -585,7 +675,9 @@ impl Ready {
             }
             None => flow.forward(total, Pass::housekeeping()),
         }
-        self.current.sqlstate = Some(state);
+        if !self.cut || self.current.sqlstate.is_none() {
+            self.current.sqlstate = Some(state);
+        }
         self.current.copying = None;
         self.current.shape = Shape::Unknown;
         match self.owed.front() {
@@ -660,6 +752,7 @@ impl Ready {
         if self.owed.is_empty() {
             self.quoting_at_risk = false;
         }
+        self.cut = false;
         flow.forward(total, Pass::housekeeping());
         if self.draining && self.quiet() && self.transaction == b'I' {
             self.record_end(now, "gateway shut down")?;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use flow::access::{Banner, Connection, Directory, Identity, Published};
+use flow::budget::Budgets;
 use flow::record::What;
 use flow::{
     Acceptor, Answer, Ask, DialError, Event, Fault, Flow, Peer, Phase, Recorder, Service, Session, Side, Step,
@@ -29,6 +30,7 @@ pub struct Gate {
     published: Published,
     recorder: Box<MakeRecorder>,
     cancels: Arc<Cancels>,
+    budgets: Arc<Budgets>,
 }
 
 impl Gate {
@@ -37,14 +39,19 @@ impl Gate {
         published: Published,
         recorder: impl Fn(usize) -> Box<dyn Recorder + Send> + Send + Sync + 'static,
     ) -> Gate {
-        Gate { published, recorder: Box::new(recorder), cancels: Arc::default() }
+        Gate { published, recorder: Box::new(recorder), cancels: Arc::default(), budgets: Arc::default() }
     }
 }
 
 impl Service for Gate {
     fn worker(&self, worker: usize) -> Box<dyn Acceptor> {
         let recorder = (self.recorder)(worker);
-        Box::new(Worker(Rc::new(Shared::new(self.published.clone(), recorder, self.cancels.clone()))))
+        Box::new(Worker(Rc::new(Shared::new(
+            self.published.clone(),
+            recorder,
+            self.cancels.clone(),
+            self.budgets.clone(),
+        ))))
     }
 }
 
@@ -371,6 +378,8 @@ impl PostgresSession {
             to_client: 0,
             draining: false,
             leaving: false,
+            cut: false,
+            probing: Vec::new(),
             ended: Cell::new(false),
             target_fatal: false,
             pid,
