@@ -11,7 +11,7 @@ use pg_raw_parse::{Node, nodes};
 
 use crate::catalog::{Catalog, Table};
 use crate::facts::{Column, Format};
-use crate::mask::{Cell, Mask, stricter};
+use crate::mask::{Cell, Treatment};
 use crate::plan::{CopyPlan, CopyRows, Plan};
 use crate::rule::{Action, BlockRule, Compiled, OnlyRule, RowLimit, RowsRule, Scope, TablePattern};
 use crate::sql::facts::{self, Act, Copy, Facts, Name, Value};
@@ -173,11 +173,11 @@ pub(crate) struct Bound {
     pub id: u64,
     index: Index,
     taints: Taints,
-    /// Mask of each tainted column a rule names, by table and number: index of the rule in the scope.
-    masks: HashMap<(u32, i16), usize>,
+    /// What becomes of each tainted column rules name, by table and number, and the first of those rules: its index in the scope.
+    masks: HashMap<(u32, i16), (usize, Treatment)>,
     /// The same for rules in observe mode.
     observed: Taints,
-    observed_masks: HashMap<(u32, i16), usize>,
+    observed_masks: HashMap<(u32, i16), (usize, Treatment)>,
     /// For each rule of the scope: the relations its `tables` reach by descent or through views.
     reach: Vec<HashSet<u32>>,
     /// Tables a write to which can only fail with words about rows that are not masked.
@@ -193,7 +193,7 @@ impl Bound {
         let family = Family::new(catalog);
         for enforce in [true, false] {
             let mut named: HashMap<u32, Vec<i16>> = HashMap::new();
-            let mut masks: HashMap<(u32, i16), usize> = HashMap::new();
+            let mut masks: HashMap<(u32, i16), (usize, Treatment)> = HashMap::new();
             for (i, rule) in scope.rules.iter().enumerate() {
                 let Action::Mask { columns, mask, .. } = &rule.action else { continue };
                 if rule.enforce != enforce {
@@ -212,10 +212,10 @@ impl Bound {
                                 }
                                 found = true;
                                 named.entry(oid).or_default().push(column.number);
-                                let slot = masks.entry((oid, column.number)).or_insert(i);
-                                if scope.mask(*slot).is_some_and(|old| stricter(mask, old)) {
-                                    *slot = i;
-                                }
+                                masks
+                                    .entry((oid, column.number))
+                                    .and_modify(|(_, joined)| joined.join(mask))
+                                    .or_insert_with(|| (i, mask.clone()));
                             }
                         }
                     }
@@ -245,15 +245,6 @@ impl Bound {
             bound.reach.push(reach(&reached(&rule.action), catalog, &family, &uses));
         }
         bound
-    }
-}
-
-impl Scope {
-    fn mask(&self, rule: usize) -> Option<&Mask> {
-        match &self.rules.get(rule)?.action {
-            Action::Mask { mask, .. } => Some(mask),
-            Action::Block(_) | Action::Rows(_) => None,
-        }
     }
 }
 
@@ -515,7 +506,7 @@ impl Judge {
                 .observed_masks
                 .iter()
                 .filter(|((oid, _), _)| proof.hits.contains(oid))
-                .map(|(_, i)| *i)
+                .map(|(_, (i, _))| *i)
             {
                 let name = self.scope.rules.get(i).map(|r| r.name.clone()).unwrap_or_default();
                 if !decision.observed.contains(&name) {
@@ -792,7 +783,7 @@ impl Judge {
             }
             let cell = |number: i16, type_oid: u32| {
                 let hidden = taint.is_some_and(|t| t.columns.values().any(|n| *n == number));
-                hidden.then(|| self.cell(table.oid, number, type_oid, Format::Text))
+                hidden.then(|| self.cell(table.oid, number, type_oid, Format::Text)).flatten()
             };
             shapes.push(if columns.is_empty() {
                 table
@@ -823,11 +814,12 @@ impl Judge {
         }
     }
 
-    /// The mask of a tainted column: a rule's own, or full redaction where it only follows from one.
-    fn cell(&self, oid: u32, number: i16, type_oid: u32, format: Format) -> Cell {
-        match self.bound.masks.get(&(oid, number)).and_then(|i| self.scope.mask(*i)) {
-            Some(mask) => Cell::new(mask, self.scope.key.as_ref(), type_oid, format),
-            None => Cell::redact(type_oid),
+    /// The mask of a tainted column: its rules' own, or full redaction where it only follows from one. `None`: what the rules look for
+    /// in it cannot be in a value of this type.
+    fn cell(&self, oid: u32, number: i16, type_oid: u32, format: Format) -> Option<Cell> {
+        match self.bound.masks.get(&(oid, number)) {
+            Some((_, treatment)) => treatment.cell(self.scope.key.as_ref(), type_oid, format),
+            None => Some(Cell::redact(type_oid)),
         }
     }
 
@@ -1056,7 +1048,7 @@ impl Judge {
             None => None,
             Some(taint) if taint.whole => unknown,
             Some(taint) if taint.columns.values().any(|n| *n == c.attribute) => {
-                Some(self.cell(table.oid, c.attribute, c.type_oid, c.format))
+                self.cell(table.oid, c.attribute, c.type_oid, c.format)
             }
             Some(_) => None,
         }
@@ -1234,6 +1226,7 @@ pub fn fuzz_statement(bytes: &[u8]) {
 
 fn fuzz_judge() -> Judge {
     use crate::catalog::TableColumn;
+    use crate::mask::Mask;
     use crate::rule::{On, PolicyFile, Rule, Source, compile};
     let column = |number, name: &str| TableColumn {
         number,

@@ -3,6 +3,7 @@
 
 pub mod cache;
 pub mod catalog;
+pub mod detect;
 pub mod facts;
 pub mod judge;
 pub mod mask;

@@ -2,7 +2,9 @@
 //!
 //! Not a decision which column is masked. Invariants: what a mask writes is valid for the column's type in the wire format asked
 //! for, or NULL; `null`, `fixed` and `redact` do not depend on the value, not even on its length; nothing but `out` is allocated
-//! per cell. Binary layouts: PostgreSQL's *send / *recv functions (int.c, numeric.c, timestamp.c, jsonb.c, …).
+//! per cell (but for JSON strings with escapes, to look for findings in them). Binary layouts: PostgreSQL's *send / *recv functions (int.c, numeric.c, timestamp.c, jsonb.c, …).
+
+mod json;
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +13,10 @@ use ring::hmac;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::detect::Detectors;
 use crate::facts::Format;
+
+pub(crate) use json::Path;
 
 /// A mask as a rule names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -85,6 +90,65 @@ impl PartialEq for HashKey {
 }
 impl Eq for HashKey {}
 
+/// What rules make of one column: a mask for all of it, or for what is inside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Treatment {
+    Whole(Mask),
+    Inside {
+        /// Places in a JSON text, each with its mask.
+        json: Vec<(Path, Mask)>,
+        detect: Detectors,
+    },
+}
+
+impl Treatment {
+    /// These places are few enough to be walked.
+    pub(crate) fn fits(json: &[(Path, Mask)]) -> bool {
+        json::Places::new(json, None).is_some()
+    }
+
+    /// Both at once: shows no more than either.
+    pub(crate) fn join(&mut self, other: &Treatment) {
+        match (&mut *self, other) {
+            (Treatment::Whole(mask), Treatment::Whole(new)) if stricter(new, mask) => *mask = new.clone(),
+            (Treatment::Whole(_), _) => {}
+            (Treatment::Inside { .. }, Treatment::Whole(_)) => *self = other.clone(),
+            (Treatment::Inside { json, detect }, Treatment::Inside { json: more, detect: others }) => {
+                json.extend(more.iter().filter(|m| !json.contains(m)).cloned().collect::<Vec<_>>());
+                *detect = detect.with(*others);
+            }
+        }
+    }
+
+    /// Ready for a column of this type; `None`: no value of it can hold what is looked for.
+    pub(crate) fn cell(&self, key: Option<&HashKey>, type_oid: u32, format: Format) -> Option<Cell> {
+        let (paths, detect) = match self {
+            Treatment::Whole(mask) => return Some(Cell::new(mask, key, type_oid, format)),
+            Treatment::Inside { json, detect } => (json, *detect),
+        };
+        let whole = Cell::redact(type_oid);
+        let json = matches!(type_oid, JSON | JSONB);
+        if paths.is_empty() && holds_no_text(type_oid) {
+            return None;
+        }
+        if !(json || type_oid == XML || (is_text(type_oid) && type_oid != CHAR))
+            || (type_oid == XML && !paths.is_empty())
+        {
+            return Some(whole);
+        }
+        let places =
+            if paths.is_empty() { Some(json::Places::default()) } else { json::Places::new(paths, key) };
+        let Some(places) = places else { return Some(whole) };
+        let shape = match type_oid {
+            XML => Shape::Xml,
+            JSONB if format == Format::Binary => Shape::Json { version: true },
+            _ if json || !paths.is_empty() => Shape::Json { version: false },
+            _ => Shape::Text,
+        };
+        Some(Cell { kind: Kind::Inside(Arc::new(Inside { shape, places, detect })), text: is_text(type_oid) })
+    }
+}
+
 /// A mask made ready for one column: its type and wire format are settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
@@ -93,12 +157,32 @@ pub struct Cell {
     text: bool,
 }
 
+/// What is replaced in a value, when it has it.
+#[derive(Debug, PartialEq, Eq)]
+struct Inside {
+    shape: Shape,
+    places: json::Places,
+    detect: Detectors,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Shape {
+    Text,
+    /// `version`: a byte that says 1 comes first (jsonb_send).
+    Json {
+        version: bool,
+    },
+    /// A text in which something is found becomes NULL: `***` might not be well-formed where it would stand.
+    Xml,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
     Null,
     Bytes(Arc<[u8]>),
     Partial(Partial),
     Hash(HashKey),
+    Inside(Arc<Inside>),
 }
 
 /// What became of a cell.
@@ -108,6 +192,8 @@ pub enum Masked {
     Written,
     /// The cell becomes NULL; nothing was appended.
     Null,
+    /// There was nothing to mask in it; nothing was appended.
+    Kept,
 }
 
 /// What text of any length becomes when nothing of it may stay.
@@ -150,6 +236,19 @@ impl Cell {
         matches!(self.kind, Kind::Null | Kind::Bytes(_))
     }
 
+    /// True for what only replaces parts of some values: [`Cell::leaves`] is worth asking.
+    pub fn looks_inside(&self) -> bool {
+        matches!(self.kind, Kind::Inside(_))
+    }
+
+    /// True when the value certainly stays as it is, without writing it anywhere. Quick where most values do.
+    pub fn leaves(&self, value: &[u8]) -> bool {
+        let Kind::Inside(inside) = &self.kind else { return false };
+        inside.places.is_empty()
+            && (inside.shape == Shape::Text || memchr::memchr(b'\\', value).is_none())
+            && !inside.detect.finds(value)
+    }
+
     /// Appends what stands for `value` to `out`. Never fails; valid for the column's type and format.
     pub fn apply(&self, value: &[u8], out: &mut Vec<u8>) -> Masked {
         match &self.kind {
@@ -157,13 +256,9 @@ impl Cell {
             Kind::Bytes(bytes) => out.extend_from_slice(bytes),
             Kind::Partial(partial) => partial.apply(value, out),
             Kind::Hash(key) => {
-                let tag = hmac::sign(&key.0, value);
-                for byte in tag.as_ref().iter().take(16) {
-                    for nibble in [byte >> 4, byte & 15] {
-                        out.push(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
-                    }
-                }
+                push_hex(hmac::sign(&key.0, value).as_ref(), out);
             }
+            Kind::Inside(inside) => return inside.apply(value, self.text, out),
         }
         Masked::Written
     }
@@ -172,6 +267,46 @@ impl Cell {
     /// type has no such fill and the value cannot be streamed (but see [`Cell::ignores_value`]).
     pub fn fill(&self) -> Option<u8> {
         (self.text && self.kind != Kind::Null).then_some(b'*')
+    }
+}
+
+impl Inside {
+    fn apply(&self, value: &[u8], text: bool, out: &mut Vec<u8>) -> Masked {
+        let before = out.len();
+        let version = match self.shape {
+            Shape::Text if self.detect.mask(value, out) => return Masked::Written,
+            Shape::Xml if self.detect.finds(value) => return Masked::Null,
+            Shape::Text | Shape::Xml => return Masked::Kept,
+            Shape::Json { version } => version,
+        };
+        let json = match value.split_first() {
+            Some((1, json)) if version => Some(json),
+            _ => (!version).then_some(value),
+        };
+        out.extend(version.then_some(1));
+        match json.and_then(|json| json::mask(json, &self.places, self.detect, out)) {
+            Some(true) => return Masked::Written,
+            Some(false) => {
+                out.truncate(before);
+                return Masked::Kept;
+            }
+            // Not understood is not shown.
+            None => out.truncate(before),
+        }
+        if !text {
+            return Masked::Null;
+        }
+        out.extend_from_slice(REDACTED);
+        Masked::Written
+    }
+}
+
+/// Sixteen bytes of a keyed hash as text.
+fn push_hex(tag: &[u8], out: &mut Vec<u8>) {
+    for byte in tag.iter().take(16) {
+        for nibble in [byte >> 4, byte & 15] {
+            out.push(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
+        }
     }
 }
 
@@ -217,6 +352,7 @@ const INT2: u32 = 21;
 const INT4: u32 = 23;
 const OID: u32 = 26;
 const JSON: u32 = 114;
+const XML: u32 = 142;
 const FLOAT4: u32 = 700;
 const FLOAT8: u32 = 701;
 const DATE: u32 = 1082;
@@ -231,6 +367,26 @@ const JSONB: u32 = 3802;
 /// cstring.
 fn is_text(type_oid: u32) -> bool {
     matches!(type_oid, CHAR | 19 | 25 | 705 | 1042 | 1043 | 2275)
+}
+
+/// Built-in types whose values are numbers, times, addresses and the like: nothing a detector looks for is written in them. Ranges
+/// and arrays of them are not listed.
+fn holds_no_text(type_oid: u32) -> bool {
+    matches!(
+        type_oid,
+        // bool, int8, int2, int4, oid, tid, xid, cid, xid8
+        BOOL | INT8 | INT2 | INT4 | OID | 27..=29 | 5069
+        // point, lseg, path, box, polygon, line, circle
+        | 600..=604 | 628 | 718
+        // floats, numeric, money, bit, varbit
+        | FLOAT4 | FLOAT8 | NUMERIC | 790 | 1560 | 1562
+        // cidr, inet, macaddr, macaddr8
+        | 650 | 869 | 829 | 774
+        // date, time, timestamp, timestamptz, interval, timetz
+        | DATE | TIME | TIMESTAMP | TIMESTAMPTZ | 1186 | 1266
+        // uuid, pg_lsn
+        | UUID | 3220
+    )
 }
 
 /// A rule's fixed text as a value of the type; `None`: it is none, or the type is not one we write.
@@ -409,6 +565,7 @@ mod tests {
                 None
             }
             Masked::Written => Some(out[6..].to_vec()),
+            Masked::Kept => Some(value.to_vec()),
         }
     }
 

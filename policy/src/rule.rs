@@ -12,8 +12,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::catalog::Catalog;
+use crate::detect::Detector;
 use crate::judge::{Bound, Judge};
-use crate::mask::{HashKey, Mask};
+use crate::mask::{HashKey, Mask, Path, Treatment};
 use crate::sql::facts::{CLASSES, OBJECTS};
 use crate::subject::Subject;
 use crate::verdict::{Block, Pass};
@@ -53,6 +54,10 @@ pub struct Rule {
     #[serde(default, deserialize_with = "present_mask", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Mask>")]
     pub mask: Option<Mask>,
+    /// Mask what these find in the texts and JSON values of `on.columns`: `email`, `card`, `iban`, `phone`, `national-id`, `key`,
+    /// `jwt`. The rest of a value is left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub detect: Vec<Detector>,
     /// Refuse the statement with this message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block: Option<String>,
@@ -137,6 +142,9 @@ pub struct On {
     /// For masks and `rows`: `schema.table.column`, `table.column` or `*.table.column` (any schema).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<String>,
+    /// For masks: only these places in the JSON values of `columns`: `$.contact.email`, `$.cards[*].number`, `$..ssn`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub json: Vec<String>,
     /// For blocks: statement classes (`drop`, `update`, …) or class and object (`create-function`, `alter-system`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub statements: Vec<String>,
@@ -255,7 +263,7 @@ pub(crate) struct Compiled {
 
 #[derive(Debug)]
 pub(crate) enum Action {
-    Mask { columns: Vec<ColumnPattern>, mask: Mask, asking: Asking },
+    Mask { columns: Vec<ColumnPattern>, mask: Treatment, asking: Asking },
     Block(BlockRule),
     Rows(RowsRule),
 }
@@ -448,17 +456,22 @@ impl Checker<'_> {
             self.say("approve", "approvals are not available yet; use block");
         }
         let action = match (&rule.mask, &rule.block) {
+            (Some(_), None) if !rule.detect.is_empty() => {
+                self.say("detect", "a rule masks or detects, not both; write two rules");
+                None
+            }
+            (None, None) if !rule.detect.is_empty() => self.mask(rule, None, has_key),
             (Some(_), Some(_)) => {
                 self.say("block", "a rule masks or blocks, not both; write two rules");
                 None
             }
             (None, None) => {
                 if rule.approve.is_none() {
-                    self.say("mask", "a rule needs mask or block");
+                    self.say("mask", "a rule needs mask, detect or block");
                 }
                 None
             }
-            (Some(mask), None) => self.mask(rule, mask, has_key),
+            (Some(mask), None) => self.mask(rule, Some(mask), has_key),
             (None, Some(message)) => match &rule.rows {
                 Some(rows) => self.rows(rule, rows, message, mode),
                 None => self.block(rule, message),
@@ -484,7 +497,8 @@ impl Checker<'_> {
         }
     }
 
-    fn mask(&mut self, rule: &Rule, mask: &Mask, has_key: bool) -> Option<Action> {
+    /// A rule with `mask`, or without: with `detect`.
+    fn mask(&mut self, rule: &Rule, mask: Option<&Mask>, has_key: bool) -> Option<Action> {
         for (field, list) in [
             ("on.statements", &rule.on.statements),
             ("on.tables", &rule.on.tables),
@@ -514,21 +528,44 @@ impl Checker<'_> {
             self.say("on.columns", "a mask needs the columns it masks");
         }
         match mask {
-            Mask::Hash if !has_key => self.say("mask", "hash needs a key; none is configured"),
-            Mask::Partial(p) if p.keep_first == 0 && p.keep_last == 0 => {
+            Some(Mask::Hash) if !has_key => self.say("mask", "hash needs a key; none is configured"),
+            Some(Mask::Partial(p)) if p.keep_first == 0 && p.keep_last == 0 => {
                 self.say("mask.partial", "keeps nothing; say keep_first or keep_last, or use redact");
             }
-            Mask::Fixed(f) if f.text().contains('\0') => {
+            Some(Mask::Fixed(f)) if f.text().contains('\0') => {
                 self.say("mask.fixed", "a text cannot hold a NUL character")
             }
             _ => {}
         }
+        let mut paths = Vec::new();
+        for (i, text) in rule.on.json.iter().enumerate() {
+            match Path::parse(text) {
+                Ok(path) => paths.push(path),
+                Err(error) => self.say(&format!("on.json[{i}]"), error.to_string()),
+            }
+        }
+        let treatment = match mask {
+            Some(mask) if rule.on.json.is_empty() => Treatment::Whole(mask.clone()),
+            Some(mask) => {
+                let json: Vec<_> = paths.into_iter().map(|path| (path, mask.clone())).collect();
+                if !Treatment::fits(&json) {
+                    self.say("on.json", "more than 256 different steps in all");
+                }
+                Treatment::Inside { json, detect: Default::default() }
+            }
+            None => {
+                if !rule.on.json.is_empty() {
+                    self.say("on.json", "belongs to mask; detect looks at whole values");
+                }
+                Treatment::Inside { json: Vec::new(), detect: rule.detect.iter().copied().collect() }
+            }
+        };
         let columns = self.columns(rule);
         let asking = Asking {
             predicates: rule.predicates.unwrap_or_default(),
             probes: rule.probes.unwrap_or(PROBES_PER_HOUR),
         };
-        Some(Action::Mask { columns, mask: mask.clone(), asking })
+        Some(Action::Mask { columns, mask: treatment, asking })
     }
 
     fn columns(&mut self, rule: &Rule) -> Vec<ColumnPattern> {
@@ -592,7 +629,12 @@ impl Checker<'_> {
     }
 
     fn not_asked(&mut self, rule: &Rule) {
-        for (field, said) in [("predicates", rule.predicates.is_some()), ("probes", rule.probes.is_some())] {
+        for (field, said) in [
+            ("predicates", rule.predicates.is_some()),
+            ("probes", rule.probes.is_some()),
+            ("detect", !rule.detect.is_empty()),
+            ("on.json", !rule.on.json.is_empty()),
+        ] {
             if said {
                 self.say(field, "belongs to mask rules");
             }
@@ -884,6 +926,36 @@ mod tests {
     }
 
     #[test]
+    fn places_inside_values_are_checked() {
+        let source = source(
+            r#"{"rules": [
+                {"name": "a", "on": {"columns": ["t.c"], "json": ["$.a", "b", "$"]}, "mask": "redact"},
+                {"name": "b", "on": {"columns": ["t.c"], "json": ["$.a"]}, "detect": ["email"]},
+                {"name": "c", "on": {"columns": ["t.c"]}, "mask": null, "detect": ["email"]},
+                {"name": "d", "on": {"statements": ["drop"], "json": ["$.a"]}, "block": "no", "detect": ["jwt"]},
+                {"name": "e", "on": {"statements": ["drop"]}, "detect": ["national-id"]}]}"#,
+        );
+        let problems = compile(&[source], None).expect_err("all wrong");
+        let paths: Vec<_> = problems.iter().map(|p| p.path.as_str()).collect();
+        assert_eq!(
+            paths,
+            [
+                "rules[0].on.json[1]",
+                "rules[0].on.json[2]",
+                "rules[1].on.json",
+                "rules[2].detect",
+                "rules[3].detect",
+                "rules[3].on.json",
+                "rules[4].on.statements",
+                "rules[4].on.columns",
+            ]
+        );
+        assert!(
+            serde_json::from_str::<PolicyFile>(r#"{"rules": [{"name": "a", "detect": ["mail"]}]}"#).is_err()
+        );
+    }
+
+    #[test]
     fn null_is_a_mask_and_absence_is_none() {
         let file = |mask: &str| {
             let json = format!(r#"{{"rules": [{{"name": "a", "on": {{"columns": ["t.c"]}}, {mask}}}]}}"#);
@@ -940,6 +1012,7 @@ mod tests {
             "except",
             "observe",
             "redact",
+            "national-id",
             "functions",
             "\"null\"",
         ] {

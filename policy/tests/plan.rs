@@ -70,6 +70,7 @@ fn shown(judge: &Judge, decision: Option<&Decision>, columns: &[Column<'_>]) -> 
                 let mut out = Vec::new();
                 match cell.apply(b"12345678", &mut out) {
                     Masked::Null => "NULL".to_owned(),
+                    Masked::Kept => "kept".to_owned(),
                     Masked::Written => String::from_utf8(out).expect("text"),
                 }
             }

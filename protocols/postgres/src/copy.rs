@@ -76,13 +76,19 @@ impl Walker {
                 let value = line.get(field..stop)?;
                 if value != self.plan.null {
                     out.extend_from_slice(line.get(run..field)?);
-                    match column {
-                        Column::Constant(bytes) => out.extend_from_slice(bytes),
+                    run = field;
+                    let written = match column {
+                        Column::Constant(bytes) => {
+                            out.extend_from_slice(bytes);
+                            true
+                        }
                         Column::Apply(cell) => write(cell, value, &self.plan, &mut self.scratch, out),
-                        Column::Pass => {}
+                        Column::Pass => false,
+                    };
+                    if written {
+                        masked += 1;
+                        run = stop;
                     }
-                    masked += 1;
-                    run = stop;
                 }
             }
             field = stop + 1;
@@ -172,8 +178,8 @@ fn csv_field(row: &[u8], format: Format) -> usize {
     row.len()
 }
 
-/// Writes what stands for `field`, escaped for the format.
-fn write(cell: &Cell, field: &[u8], plan: &CopyRows, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+/// Writes what stands for `field`, escaped for the format; false, and nothing: the field stays as it is.
+fn write(cell: &Cell, field: &[u8], plan: &CopyRows, scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> bool {
     scratch.clear();
     let masked = if cell.ignores_value() {
         cell.apply(&[], scratch)
@@ -185,9 +191,13 @@ fn write(cell: &Cell, field: &[u8], plan: &CopyRows, scratch: &mut Vec<u8>, out:
         out.truncate(at);
         masked
     };
-    if masked == Masked::Null {
-        out.extend_from_slice(&plan.null);
-        return;
+    match masked {
+        Masked::Written => {}
+        Masked::Kept => return false,
+        Masked::Null => {
+            out.extend_from_slice(&plan.null);
+            return true;
+        }
     }
     if plan.csv {
         // Quoted whatever it holds: a masked value can never be taken for NULL or for two fields.
@@ -211,6 +221,7 @@ fn write(cell: &Cell, field: &[u8], plan: &CopyRows, scratch: &mut Vec<u8>, out:
             }
         }
     }
+    true
 }
 
 fn unescape(field: &[u8], plan: &CopyRows, out: &mut Vec<u8>) {

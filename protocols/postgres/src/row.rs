@@ -27,6 +27,8 @@ enum Step {
     /// Stands for any value, length first.
     Constant(Box<[u8]>),
     Apply(Cell),
+    /// Looks into the value, and leaves most as they are.
+    Look(Cell),
 }
 
 impl Walker {
@@ -51,6 +53,7 @@ impl Walker {
                     }
                     Step::Constant(bytes.into())
                 }
+                Some(cell) if cell.looks_inside() => Step::Look(cell.clone()),
                 Some(cell) => Step::Apply(cell.clone()),
             };
             masked += 1;
@@ -84,18 +87,31 @@ impl Walker {
             }
             let (value, after) = cell(rest)?;
             if let Some(value) = value {
+                if let Step::Look(mask) = step
+                    && mask.leaves(value)
+                {
+                    masked -= 1;
+                    rest = after;
+                    continue;
+                }
                 out.extend_from_slice(run.get(..run.len() - rest.len()).unwrap_or_default());
                 match step {
                     Step::Constant(bytes) => out.extend_from_slice(bytes),
                     Step::Skip(_) => {}
-                    Step::Apply(mask) => {
+                    Step::Apply(mask) | Step::Look(mask) => {
                         let at = out.len();
                         out.extend_from_slice(&[0xff; 4]);
-                        if mask.apply(value, out) == Masked::Written {
-                            let length = out.len() - at - 4;
-                            patch(out, at, length);
-                        } else {
-                            out.truncate(at + 4);
+                        match mask.apply(value, out) {
+                            Masked::Written => {
+                                let length = out.len() - at - 4;
+                                patch(out, at, length);
+                            }
+                            Masked::Null => {}
+                            Masked::Kept => {
+                                masked -= 1;
+                                patch(out, at, value.len());
+                                out.extend_from_slice(value);
+                            }
                         }
                     }
                 }
