@@ -76,7 +76,7 @@ fn start(io: Io, gather: bool, target: SocketAddr) -> Engine {
         desk: Arc::new(Nobody),
         limits: Arc::new(|| Limits { login_ms: 60_000, idle_ms: 0, clients_max: 100_000 }),
     };
-    Engine::start_tuned(settings, Tuning { gather }).unwrap()
+    Engine::start_tuned(settings, Tuning { gather, ..Tuning::default() }).unwrap()
 }
 
 fn connect(engine: &Engine, listener: &TcpListener, conns: usize) -> (Vec<TcpStream>, Vec<TcpStream>) {

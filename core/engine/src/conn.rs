@@ -13,7 +13,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use flow::access::{ServerTls, Target};
@@ -126,30 +126,37 @@ impl Pace {
     }
 }
 
-/// Waits until enough bytes gathered. False: they did not in time.
-async fn gathered(socket: &Rc<io::Socket>, armed: &mut Armed) -> bool {
-    let wait = armed.get_or_insert_with(|| {
-        let socket = socket.clone();
-        Box::pin(async move { drop(socket.readable().await) })
-    });
-    let gathered = io::within(GATHER_MAX, wait.as_mut()).await.is_some();
-    if gathered {
-        *armed = None;
-    }
-    gathered
-}
-
-/// A wait for a socket that was begun and is kept.
-type Armed = Option<Pin<Box<dyn Future<Output = ()>>>>;
-
 /// How far [`Conn::quick`] came.
-enum Quick<'a> {
+enum Quick {
     Next(Next),
     Event(Event),
+    /// Something must be waited for.
+    Slow {
+        received: bool,
+        shown: Shown,
+    },
+    Fail(Fault),
+}
+
+/// What [`Conn::drive`] gives to wait for.
+enum Driven<'a> {
+    Done(Next),
     Slow(Pin<Box<dyn Future<Output = Next> + 'a>>),
 }
 
+impl Future for Driven<'_> {
+    type Output = Next;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Next> {
+        match &mut *self {
+            Driven::Done(next) => Poll::Ready(*next),
+            Driven::Slow(rest) => rest.as_mut().poll(cx),
+        }
+    }
+}
+
 /// What a pump does after an event.
+#[derive(Clone, Copy)]
 enum Next {
     Wait { need: usize },
     Stop,
@@ -165,14 +172,14 @@ impl Conn {
     ) {
         let conn = Conn::new(worker, session, offered, false);
         conn.client.open(socket);
-        conn.start(Side::Client, Some(Event::Opened));
+        conn.start(Side::Client, true);
     }
 
     /// A session without a client.
     fn alone(worker: &Rc<Worker>, session: Box<dyn Session>) {
         let conn = Conn::new(worker, session, None, true);
         conn.client.ended.set(true);
-        conn.start(Side::Server, Some(Event::Opened));
+        conn.start(Side::Server, true);
     }
 
     fn new(
@@ -203,9 +210,9 @@ impl Conn {
         conn
     }
 
-    fn start(self: &Rc<Conn>, side: Side, first: Option<Event>) {
+    fn start(self: &Rc<Conn>, side: Side, opens: bool) {
         self.leg(side).pumped.set(true);
-        io::spawn(self.clone().pump(side, first));
+        io::spawn(self.clone().pump(side, opens));
     }
 
     fn leg(&self, side: Side) -> &Leg {
@@ -225,15 +232,13 @@ impl Conn {
 
     // The pump.
 
-    async fn pump(self: Rc<Conn>, side: Side, first: Option<Event>) {
+    async fn pump(self: Rc<Conn>, side: Side, opens: bool) {
         let mut input = Input::default();
-        let mut next = match first {
-            Some(event) => self.drive(side, event, &mut input).await,
-            None => Next::Wait { need: 0 },
+        let mut next = match opens {
+            true => self.drive(side, Event::Opened, &mut input).await,
+            false => Next::Wait { need: 0 },
         };
         let leg = self.leg(side);
-        // A wait for the socket that was begun and not used up; kept, so that not every other side's event arms a new one.
-        let mut armed: Armed = None;
         let mut pace = Pace::default();
         let mut look_first = false;
         while let Next::Wait { need } = next {
@@ -249,26 +254,20 @@ impl Conn {
             }
             if !look_first && !leg.eager.replace(false) {
                 if pace.gathers {
-                    if !Box::pin(gathered(&socket, &mut armed)).await {
+                    if Box::pin(io::within(GATHER_MAX, socket.readable())).await.is_none() {
                         // The sender pauses: what is there must not wait for more.
                         pace.gathers = false;
                         socket.wait_for(1);
                     }
                 } else if input.is_empty() || need > 0 {
-                    let slept = match armed.take() {
-                        Some(armed) => slept(pin!(armed)).await,
-                        None => slept(pin!(socket.readable())).await,
-                    };
-                    if slept {
+                    if slept(pin!(socket.readable())).await {
                         pace.rounds = 0;
                     }
-                } else {
-                    let readable =
-                        Box::pin(self.readable_or_moved(side, &socket, input.len(), &mut armed)).await;
-                    if !readable && self.is_live() {
-                        next = self.drive(side, Event::Received, &mut input).await;
-                        continue;
-                    }
+                } else if !Box::pin(self.readable_or_moved(side, &socket, input.len())).await
+                    && self.is_live()
+                {
+                    next = self.drive(side, Event::Received, &mut input).await;
+                    continue;
                 }
             }
             if !self.is_live() {
@@ -288,7 +287,7 @@ impl Conn {
                     if side == Side::Server && self.worker.gather {
                         pace.consider(self.phase.get(), &socket);
                     }
-                    if pace.rounds >= ROUNDS_MAX && self.worker.is_epoll {
+                    if pace.rounds >= ROUNDS_MAX {
                         pace.rounds = 0;
                         io::yield_now().await;
                     }
@@ -310,7 +309,6 @@ impl Conn {
         }
         input.take(usize::MAX);
         input.rest(&self.worker.pool);
-        drop(armed);
         if side == Side::Client {
             Box::pin(self.linger()).await;
         }
@@ -318,35 +316,24 @@ impl Conn {
 
     /// The session left bytes and did not say what it lacks, so it may be waiting for the other side: true when there is more to
     /// read, false when the other side moved or the connection is over.
-    async fn readable_or_moved(
-        &self,
-        side: Side,
-        socket: &Rc<io::Socket>,
-        untaken: usize,
-        armed: &mut Armed,
-    ) -> bool {
+    async fn readable_or_moved(&self, side: Side, socket: &io::Socket, untaken: usize) -> bool {
         // With too much untaken already, more is not read: the peer has to wait.
         let full = untaken >= UNTAKEN_BYTES_MAX;
         let other = self.leg(side.other());
         let seen = self.leg(side).seen.get();
-        let socket = socket.clone();
-        let wait = armed.get_or_insert_with(|| Box::pin(async move { drop(socket.readable().await) }));
-        let readable = std::future::poll_fn(|cx| {
+        let mut readable = pin!(socket.readable());
+        std::future::poll_fn(|cx| {
             if !self.is_live() || other.events.get() != seen {
                 return Poll::Ready(false);
             }
             other.bell.listen(cx.waker());
             self.bell.listen(cx.waker());
-            if !full && wait.as_mut().poll(cx).is_ready() {
+            if !full && readable.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(true);
             }
             Poll::Pending
         })
-        .await;
-        if readable {
-            *armed = None;
-        }
-        readable
+        .await
     }
 
     /// Reads the client's last bytes away until it has seen ours. The sweeper ends it after [`LINGER_MS`].
@@ -357,7 +344,7 @@ impl Conn {
         while self.life.get() == Life::Lingering {
             waste.clear();
             match socket.receive(&mut waste) {
-                Ok(None) => drop(socket.readable().await),
+                Ok(None) => socket.readable().await,
                 Ok(Some(0)) | Err(_) => self.end(),
                 Ok(Some(_)) => io::yield_now().await,
             }
@@ -421,18 +408,21 @@ impl Conn {
     ///
     /// What happens at every round trip is done by [`Conn::quick`] without waiting; the rest lives in a box, so that a connection
     /// at rest is small.
-    async fn drive(self: &Rc<Conn>, side: Side, first: Event, input: &mut Input) -> Next {
+    fn drive<'a>(self: &'a Rc<Conn>, side: Side, first: Event, input: &'a mut Input) -> Driven<'a> {
         let mut event = first;
         loop {
             match self.quick(side, event, input) {
-                Quick::Next(next) => return next,
+                Quick::Next(next) => return Driven::Done(next),
                 Quick::Event(follow) => event = follow,
-                Quick::Slow(rest) => return rest.await,
+                Quick::Slow { received, shown } => {
+                    return Driven::Slow(Box::pin(self.slow(side, received, shown, input)));
+                }
+                Quick::Fail(fault) => return Driven::Slow(Box::pin(self.fail(fault))),
             }
         }
     }
 
-    fn quick<'a>(self: &'a Rc<Conn>, side: Side, event: Event, input: &'a mut Input) -> Quick<'a> {
+    fn quick(self: &Rc<Conn>, side: Side, event: Event, input: &mut Input) -> Quick {
         if !self.is_live() {
             return Quick::Next(Next::Stop);
         }
@@ -447,25 +437,24 @@ impl Conn {
                 input.take(taken);
                 self.read_on(side, received, taken, need, input)
             }
-            _ => Quick::Slow(Box::pin(self.slow(side, received, shown, input))),
+            _ => Quick::Slow { received, shown },
         }
     }
 
     /// After [`Step::Read`]: wait for bytes, or show what is there.
-    fn read_on<'a>(
-        self: &'a Rc<Conn>,
+    fn read_on(
+        self: &Rc<Conn>,
         side: Side,
         received: bool,
         taken: usize,
         need: usize,
-        input: &mut Input,
-    ) -> Quick<'a> {
+        input: &Input,
+    ) -> Quick {
         // The server is read from as soon as nothing can want its TLS to be started by the client's pump any more.
         self.read_server();
         let have = input.len();
         if need > UNTAKEN_BYTES_MAX {
-            let bug = Fault::Bug("a session wants to see more than a frame");
-            return Quick::Slow(Box::pin(self.fail(bug)));
+            return Quick::Fail(Fault::Bug("a session wants to see more than a frame"));
         }
         if self.client.ended.get() && self.client.is_broken() && !self.alone {
             // The client was seen to leave, and now cannot even be written to: nobody is left to tell.
@@ -479,14 +468,13 @@ impl Conn {
         } else if taken > 0 {
             Quick::Event(Event::Received)
         } else {
-            let bug = Fault::Bug("a session wants to see what it was shown");
-            Quick::Slow(Box::pin(self.fail(bug)))
+            Quick::Fail(Fault::Bug("a session wants to see what it was shown"))
         }
     }
 
     fn read_server(self: &Rc<Conn>) {
         if self.server.is_open() && !self.server.pumped.get() {
-            self.start(Side::Server, None);
+            self.start(Side::Server, false);
         }
     }
 
@@ -511,8 +499,11 @@ impl Conn {
             Ok(Step::Read { need }) => {
                 return match self.read_on(side, received, taken, need, input) {
                     Quick::Next(next) => next,
-                    Quick::Event(event) => Box::pin(self.drive(side, event, input)).await,
-                    Quick::Slow(rest) => rest.await,
+                    Quick::Event(event) => self.drive(side, event, input).await,
+                    Quick::Slow { received, shown } => {
+                        Box::pin(self.slow(side, received, shown, input)).await
+                    }
+                    Quick::Fail(fault) => self.fail(fault).await,
                 };
             }
             Ok(step) => {
@@ -523,7 +514,7 @@ impl Conn {
             }
         };
         match followed {
-            Ok(Some(event)) => Box::pin(self.drive(side, event, input)).await,
+            Ok(Some(event)) => self.drive(side, event, input).await,
             Ok(None) => Next::Stop,
             Err(fault) => self.fail(fault).await,
         }
@@ -746,12 +737,12 @@ impl Conn {
         if self.life.get() != Life::Closing {
             return;
         }
+        self.server.let_go_of_socket();
         let socket = self.client.socket();
         match socket {
             Some(socket) if flushed && !self.client.ended.get() && !self.client.is_broken() => {
-                socket.shutdown(Shutdown::Write);
-                if let Some(server) = self.server.socket() {
-                    server.shutdown(Shutdown::Both);
+                if !socket.is_over() {
+                    socket.shutdown(Shutdown::Write);
                 }
                 self.until_ms.set(self.worker.now_ms().saturating_add(LINGER_MS));
                 self.life.set(Life::Lingering);
@@ -767,9 +758,7 @@ impl Conn {
         self.life.set(Life::Over);
         for leg in [&self.client, &self.server] {
             leg.give_up();
-            if let Some(socket) = leg.socket() {
-                socket.shutdown(Shutdown::Both);
-            }
+            leg.let_go_of_socket();
         }
         self.bell.ring();
     }

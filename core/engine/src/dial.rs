@@ -69,28 +69,12 @@ async fn connect(worker: &Worker, target: &Target) -> Result<Socket, DialError> 
 }
 
 async fn connect_tcp(address: SocketAddr) -> std_io::Result<Socket> {
-    let socket = Connecting(Some(Socket::tcp(sockets::connect_tcp(address)?)?));
-    let Some(inner) = &socket.0 else { return Err(std_io::ErrorKind::NotConnected.into()) };
-    inner.writable().await?;
-    sockets::failure(inner)?;
-    socket.done().ok_or_else(|| std_io::ErrorKind::NotConnected.into())
-}
-
-/// Given up half-way, the attempt is shut down, so that the wait for it ends too.
-struct Connecting(Option<Socket>);
-
-impl Connecting {
-    fn done(mut self) -> Option<Socket> {
-        self.0.take()
+    let socket = Socket::connecting(sockets::connect_tcp(address)?)?;
+    socket.writable().await?;
+    if socket.is_over() {
+        sockets::failure(&socket)?;
     }
-}
-
-impl Drop for Connecting {
-    fn drop(&mut self) {
-        if let Some(socket) = &self.0 {
-            socket.shutdown(rustix::net::Shutdown::Both);
-        }
-    }
+    Ok(socket)
 }
 
 fn refused(target: &Target) -> impl Fn(std_io::Error) -> DialError + '_ {

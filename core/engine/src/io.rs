@@ -1,39 +1,34 @@
-//! Everything this crate takes from an async runtime, in one place: tasks, a timer, and "this socket is readable / writable".
+//! What the rest of the crate knows of the kernel and of tasks, in one place: a worker's loop, sockets, a timer.
 //!
-//! Bytes move by plain non-blocking `recv` and `send` after readiness. So no buffer is ever owned by the kernel between two
-//! wake-ups: an idle connection holds none, any future here may be dropped without losing a byte, and swapping the runtime means
-//! rewriting this file. On a ring the readiness is a poll operation, and all polls of a loop turn go down in one system call.
+//! Bytes move by plain non-blocking `recv` and `send`. So no buffer is ever owned by the kernel between two wake-ups: an idle
+//! connection holds none, and any future here may be dropped without losing a byte. Whether a ring or epoll tells what is ready
+//! (`wait.rs`) makes no difference to anybody else.
 //!
-//! Invariant: a dropped [`Socket::readable`] leaves an armed poll behind until the socket is shut down, so wait again on the same
-//! future where that can happen often.
+//! Invariant: everything here belongs to one thread, that of the [`Runtime`] it was made under.
 
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use monoio::net::{TcpListener, TcpStream, UnixStream};
-use monoio::time::TimeDriver;
-use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
+
+use crate::ring::{Flags, Ring};
+pub(crate) use crate::tasks::spawn;
+use crate::tasks::{Sleep, Tasks};
+use crate::wait::{Kind, Source, Sources};
 
 /// Which kernel interface drives a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Driver {
     Uring(Flags),
     Epoll,
-}
-
-/// Ring flags, most wanted first. Single issuer with deferred task work saved 12 % CPU per round trip when measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flags {
-    Deferred,
-    Cooperative,
-    Plain,
 }
 
 impl Driver {
@@ -44,116 +39,149 @@ impl Driver {
         }
     }
 
-    /// The best ring this kernel gives us.
-    ///
     /// # Errors
     /// One line that says why there is none.
     pub(crate) fn probe_uring() -> Result<Driver, String> {
-        // On a thread of its own: a ring's end is finished later on the thread that made it, which interrupts whatever system
-        // call that thread is in by then (seen: EINTR from a read of the caller's).
-        let probe = std::thread::Builder::new().name("lg-probe".to_owned()).spawn(Driver::probe_here);
-        match probe.map(std::thread::JoinHandle::join) {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err("probing for io_uring panicked".to_owned()),
-            Err(error) => Err(format!("cannot probe for io_uring: {error}")),
-        }
-    }
-
-    fn probe_here() -> Result<Driver, String> {
-        let mut last = None;
-        for flags in [Flags::Deferred, Flags::Cooperative, Flags::Plain] {
-            // Some sandboxes let a ring be made and refuse to enter it: so enter it.
-            match flags.builder().build(8).and_then(|ring| ring.submit()) {
-                Ok(_) => return Ok(Driver::Uring(flags)),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(why_no_ring(last))
+        Flags::probe().map(Driver::Uring)
     }
 }
 
-impl Flags {
-    fn builder(self) -> io_uring::Builder {
-        let mut builder = io_uring::IoUring::builder();
-        match self {
-            Flags::Deferred => {
-                builder.setup_single_issuer().setup_defer_taskrun().setup_coop_taskrun();
-            }
-            Flags::Cooperative => {
-                builder.setup_coop_taskrun();
-            }
-            Flags::Plain => {}
-        }
-        builder
-    }
+thread_local! {
+    static SOURCES: RefCell<Option<Rc<Sources>>> = const { RefCell::new(None) };
 }
 
-fn why_no_ring(error: Option<io::Error>) -> String {
-    let sysctl = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
-    match error.as_ref().and_then(io::Error::raw_os_error).map(Errno::from_raw_os_error) {
-        _ if matches!(sysctl.trim(), "1" | "2") => {
-            format!("io_uring is switched off by sysctl kernel.io_uring_disabled={}", sysctl.trim())
-        }
-        Some(Errno::PERM | Errno::ACCESS) => {
-            "io_uring is refused with EPERM; a container's seccomp profile does that by default".to_owned()
-        }
-        Some(Errno::NOSYS) => "this kernel has no io_uring".to_owned(),
-        Some(Errno::NOMEM) => {
-            "io_uring is refused with ENOMEM; raise the locked-memory limit (ulimit -l)".to_owned()
-        }
-        Some(other) => format!("io_uring cannot be used: {}", io::Error::from(other)),
-        None => "io_uring cannot be used".to_owned(),
-    }
+fn sources() -> io::Result<Rc<Sources>> {
+    let here = SOURCES.try_with(|here| here.borrow().clone()).ok().flatten();
+    here.ok_or_else(|| io::Error::other("not on a worker's thread"))
 }
 
-/// One worker's runtime; built on the thread that uses it (a single-issuer ring belongs to its maker).
-pub(crate) enum Runtime {
-    Uring(Box<monoio::Runtime<TimeDriver<IoUringDriver>>>),
-    Epoll(Box<monoio::Runtime<TimeDriver<LegacyDriver>>>),
+/// One worker's loop; built on the thread that runs it.
+pub(crate) struct Runtime {
+    tasks: Rc<Tasks>,
+    sources: Rc<Sources>,
+    spin: Spin,
 }
 
 impl Runtime {
-    pub(crate) fn new(driver: Driver) -> io::Result<Runtime> {
-        Ok(match driver {
-            Driver::Uring(flags) => Runtime::Uring(Box::new(
-                RuntimeBuilder::<IoUringDriver>::new()
-                    .with_entries(1024)
-                    .uring_builder(flags.builder())
-                    .enable_timer()
-                    .build()?,
-            )),
-            Driver::Epoll => {
-                Runtime::Epoll(Box::new(RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?))
-            }
-        })
+    /// `spin`: how long to look for news before sleeping.
+    ///
+    /// # Errors
+    /// The kernel lacks memory or descriptors.
+    pub(crate) fn new(driver: Driver, spin: Duration) -> io::Result<Runtime> {
+        let sources = Rc::new(match driver {
+            Driver::Uring(flags) => Sources::on_ring(Ring::new(flags)?),
+            Driver::Epoll => Sources::on_epoll()?,
+        });
+        let tasks = Tasks::new()?;
+        sources.add_bell(tasks.bell())?;
+        Ok(Runtime { tasks, sources, spin: Spin { limit: spin, hope: 0 } })
     }
 
-    pub(crate) fn block_on<F: Future>(&mut self, future: F) -> F::Output {
-        match self {
-            Runtime::Uring(runtime) => runtime.block_on(future),
-            Runtime::Epoll(runtime) => runtime.block_on(future),
+    /// Runs until the future is done, then drops every other task.
+    ///
+    /// # Errors
+    /// The kernel does not wait for us any more.
+    pub(crate) fn block_on(&mut self, future: impl Future<Output = ()> + 'static) -> io::Result<()> {
+        self.tasks.settle();
+        SOURCES.set(Some(self.sources.clone()));
+        let done = Rc::new(Cell::new(false));
+        let tell = done.clone();
+        spawn(async move {
+            future.await;
+            tell.set(true);
+        });
+        let outcome = self.turn_until(&done);
+        self.tasks.leave();
+        SOURCES.set(None);
+        self.sources.flush();
+        outcome
+    }
+
+    fn turn_until(&mut self, done: &Cell<bool>) -> io::Result<()> {
+        loop {
+            self.tasks.turn();
+            if done.get() {
+                return Ok(());
+            }
+            let now = Instant::now();
+            let next = self.tasks.tick(now);
+            let mut rung = false;
+            if self.tasks.has_ready() {
+                self.sources.wait(Some(Duration::ZERO), &mut rung)?;
+            } else {
+                self.spin.wait(&self.sources, now, next, &mut rung)?;
+            }
+            if rung {
+                self.tasks.hear();
+            }
         }
     }
 }
 
-/// Starts a task on this worker.
-pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {
-    drop(monoio::spawn(future));
+/// Staying awake through short silences: waking up a sleeping core takes longer than many an answer. It is done only while
+/// silences were short lately, so an idle worker sleeps.
+struct Spin {
+    limit: Duration,
+    /// Rises with every silence that spinning would have bridged, falls with every other.
+    hope: u8,
 }
 
-/// Millisecond granularity.
+const HOPE_MAX: u8 = 16;
+const HOPE_STEP: u8 = 4;
+
+impl Spin {
+    fn wait(
+        &mut self,
+        sources: &Sources,
+        since: Instant,
+        next: Option<Duration>,
+        rung: &mut bool,
+    ) -> io::Result<()> {
+        if self.limit.is_zero() {
+            return sources.wait(next, rung).map(drop);
+        }
+        if self.hope > 0 {
+            loop {
+                if sources.wait(Some(Duration::ZERO), rung)? > 0 {
+                    self.hope = (self.hope + HOPE_STEP).min(HOPE_MAX);
+                    return Ok(());
+                }
+                let silence = since.elapsed();
+                if next.is_some_and(|next| silence >= next) {
+                    return Ok(());
+                }
+                if silence >= self.limit {
+                    break;
+                }
+                std::hint::spin_loop();
+            }
+        }
+        let next = next.map(|next| next.saturating_sub(since.elapsed()));
+        let news = sources.wait(next, rung)?;
+        if news > 0 && since.elapsed() <= self.limit {
+            self.hope = (self.hope + HOPE_STEP).min(HOPE_MAX);
+        } else {
+            self.hope = self.hope.saturating_sub(1);
+        }
+        Ok(())
+    }
+}
+
+/// Half a millisecond to a millisecond late at worst.
 pub(crate) async fn sleep(time: Duration) {
-    monoio::time::sleep(time).await;
+    Sleep::new(time).await;
 }
 
 /// `future`'s output, or `None` when `time` passes first. Every future of this module may be dropped safely.
 pub(crate) async fn within<F: Future>(time: Duration, future: F) -> Option<F::Output> {
-    let (mut future, mut timer) = (pin!(future), pin!(monoio::time::sleep(time)));
+    let mut future = pin!(future);
+    // Most futures are ready at once and need no timer.
+    let mut timer: Option<Sleep> = None;
     std::future::poll_fn(|cx| {
         if let Poll::Ready(output) = future.as_mut().poll(cx) {
             return Poll::Ready(Some(output));
         }
-        timer.as_mut().poll(cx).map(|()| None)
+        pin!(timer.get_or_insert_with(|| Sleep::new(time))).poll(cx).map(|()| None)
     })
     .await
 }
@@ -171,44 +199,75 @@ pub(crate) async fn yield_now() {
     .await;
 }
 
-/// A connected stream socket, TCP or Unix.
-pub(crate) enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+/// A descriptor the worker's loop watches.
+struct Watched {
+    fd: OwnedFd,
+    source: Rc<Source>,
+    sources: Rc<Sources>,
+}
+
+impl Watched {
+    fn new(fd: OwnedFd, kind: Kind) -> io::Result<Watched> {
+        let sources = sources()?;
+        let source = sources.add(fd.as_fd(), kind)?;
+        Ok(Watched { fd, source, sources })
+    }
+
+    async fn readable(&self) {
+        std::future::poll_fn(|cx| self.sources.poll_readable(&self.source, cx)).await;
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.sources.remove(&self.source);
+    }
+}
+
+/// A stream socket, TCP or Unix.
+pub(crate) struct Socket {
+    watched: Watched,
+    is_tcp: bool,
 }
 
 impl Socket {
+    /// `fd` must be non-blocking, as everywhere here.
     pub(crate) fn tcp(fd: OwnedFd) -> io::Result<Socket> {
-        TcpStream::from_std(fd.into()).map(Socket::Tcp)
+        Ok(Socket { watched: Watched::new(fd, Kind::Stream)?, is_tcp: true })
+    }
+
+    /// A connection on its way: [`Socket::writable`] when it is decided.
+    pub(crate) fn connecting(fd: OwnedFd) -> io::Result<Socket> {
+        Ok(Socket { watched: Watched::new(fd, Kind::Connecting)?, is_tcp: true })
     }
 
     pub(crate) fn unix(fd: OwnedFd) -> io::Result<Socket> {
-        UnixStream::from_std(fd.into()).map(Socket::Unix)
+        Ok(Socket { watched: Watched::new(fd, Kind::Stream)?, is_tcp: false })
     }
 
-    // `relaxed: false`: the epoll driver keeps a readiness flag that only its own operations clear; asking the kernel instead
-    // is what keeps our own `recv` and `send` from spinning on a stale flag.
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        match self {
-            Socket::Tcp(stream) => stream.readable(false).await,
-            Socket::Unix(stream) => stream.readable(false).await,
-        }
+    pub(crate) async fn readable(&self) {
+        self.watched.readable().await;
     }
 
     pub(crate) async fn writable(&self) -> io::Result<()> {
-        match self {
-            Socket::Tcp(stream) => stream.writable(false).await,
-            Socket::Unix(stream) => stream.writable(false).await,
-        }
+        let watched = &self.watched;
+        std::future::poll_fn(|cx| watched.sources.poll_writable(&watched.source, watched.fd.as_fd(), cx))
+            .await
     }
 
     /// Appends what there is, up to the spare capacity. `Ok(None)`: nothing now. `Ok(Some(0))`: end of stream.
     pub(crate) fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<Option<usize>> {
+        let room = buffer.capacity() - buffer.len();
         loop {
             match rustix::net::recv(self, rustix::buffer::spare_capacity(buffer), RecvFlags::DONTWAIT) {
-                Ok((_, n)) => return Ok(Some(n)),
+                Ok((_, n)) => {
+                    if n < room {
+                        self.watched.source.was_read();
+                    }
+                    return Ok(Some(n));
+                }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::AGAIN) => return self.watched.source.has_nothing().map(|()| None),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -220,7 +279,7 @@ impl Socket {
             match rustix::net::send(self, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(n) => return Ok(Some(n)),
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::AGAIN) => return self.watched.source.has_no_room().map(|()| None),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -233,7 +292,7 @@ impl Socket {
             match rustix::net::sendmsg(self, runs, &mut rustix::net::SendAncillaryBuffer::default(), flags) {
                 Ok(n) => return Ok(Some(n)),
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::AGAIN) => return self.watched.source.has_no_room().map(|()| None),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -242,34 +301,36 @@ impl Socket {
     /// [`Socket::readable`] waits until this many bytes are there (SO_RCVLOWAT). False: this kind of socket cannot. Lowering it
     /// wakes up who already waits for less (`tcp_set_rcvlowat`), and receiving takes what is there whatever was set.
     pub(crate) fn wait_for(&self, bytes: u32) -> bool {
-        let Socket::Tcp(_) = self else { return false };
         let Ok(bytes) = libc::c_int::try_from(bytes) else { return false };
-        set_low_water_mark(self.as_fd(), bytes)
+        self.is_tcp && set_low_water_mark(self.as_fd(), bytes)
     }
 
-    /// Ends this direction, or both; whoever waits on the socket wakes up. Failing means the peer was faster.
+    /// The peer ended its stream, or is gone; some of what it sent may still be unread.
+    pub(crate) fn is_over(&self) -> bool {
+        self.watched.source.is_over()
+    }
+
+    /// Whoever waits on the socket looks up. No system call.
+    pub(crate) fn rouse(&self) {
+        self.watched.source.rouse();
+    }
+
+    /// Ends this direction, or both. Failing means the peer was faster.
     pub(crate) fn shutdown(&self, how: Shutdown) {
         let _already_gone = rustix::net::shutdown(self, how);
     }
 }
 
 impl AsFd for Socket {
-    #[expect(unsafe_code, reason = "monoio 0.2's streams implement AsRawFd but not AsFd")]
     fn as_fd(&self) -> BorrowedFd<'_> {
-        let raw = match self {
-            Socket::Tcp(stream) => stream.as_raw_fd(),
-            Socket::Unix(stream) => stream.as_raw_fd(),
-        };
-        // SAFETY: the stream owns `raw`, closes it only when dropped, and is borrowed from `self` for as long as the result.
-        unsafe { BorrowedFd::borrow_raw(raw) }
+        self.watched.fd.as_fd()
     }
 }
 
 /// A listening socket of this worker.
 pub(crate) struct Listener {
-    inner: TcpListener,
-    /// The same socket once more, for accepting from and for shutting down.
-    fd: StdListener,
+    watched: Watched,
+    closed: Cell<bool>,
 }
 
 /// What one try to accept gave.
@@ -284,35 +345,54 @@ pub(crate) enum Accepted {
 impl Listener {
     /// `listener` must be non-blocking.
     pub(crate) fn new(listener: StdListener) -> io::Result<Listener> {
-        let fd = listener.try_clone()?;
-        Ok(Listener { inner: TcpListener::from_std(listener)?, fd })
+        Ok(Listener { watched: Watched::new(listener.into(), Kind::Listening)?, closed: Cell::new(false) })
     }
 
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.inner.readable(false).await
+    /// Waits until somebody wants to be accepted, or [`Listener::close`]. Tells how many turns of the loop have passed so far.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub(crate) async fn readable(&self) -> io::Result<u64> {
+        if !self.closed.get() {
+            self.watched.sources.look_again(&self.watched.source, self.watched.fd.as_fd())?;
+            self.watched.readable().await;
+        }
+        Ok(self.watched.sources.turns())
+    }
+
+    /// A pause in accepting: the loop is not told of clients until the next [`Listener::readable`].
+    ///
+    /// # Errors
+    /// The kernel goes on telling.
+    pub(crate) fn look_away(&self) -> io::Result<()> {
+        self.watched.sources.look_away(&self.watched.source, self.watched.fd.as_fd())
     }
 
     /// # Errors
     /// Errors that will not pass by trying again at once (out of descriptors or memory).
     pub(crate) fn accept(&self) -> io::Result<Accepted> {
-        match self.fd.accept() {
-            Ok((stream, peer)) => Ok(Accepted::Client(Socket::tcp(stream.into())?, peer)),
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => Ok(Accepted::Nobody),
-                io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => Ok(Accepted::Lost),
-                _ => Err(error),
+        match rustix::net::acceptfrom_with(&self.watched.fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok((fd, peer)) => match peer.and_then(|peer| SocketAddr::try_from(peer).ok()) {
+                Some(peer) => Ok(Accepted::Client(Socket::tcp(fd)?, peer)),
+                None => Ok(Accepted::Lost),
             },
+            Err(Errno::AGAIN) => Ok(Accepted::Nobody),
+            Err(Errno::INTR | Errno::CONNABORTED) => Ok(Accepted::Lost),
+            Err(error) => Err(error.into()),
         }
     }
 
     /// Stops accepting, and wakes whoever waits in [`Listener::readable`].
-    pub(crate) fn shutdown(&self) {
-        let _already_gone = rustix::net::shutdown(&self.fd, Shutdown::Both);
+    pub(crate) fn close(&self) {
+        self.closed.set(true);
+        let _already_gone = rustix::net::shutdown(&self.watched.fd, Shutdown::Both);
+        self.watched.source.rouse();
     }
 }
 
 #[expect(unsafe_code, reason = "no safe wrapper in our dependencies knows SO_RCVLOWAT")]
 fn set_low_water_mark(fd: BorrowedFd<'_>, bytes: libc::c_int) -> bool {
+    use std::os::fd::AsRawFd;
     let (value, len) = (std::ptr::from_ref(&bytes).cast(), size_of::<libc::c_int>() as libc::socklen_t);
     // SAFETY: `fd` is open while borrowed; `value` points at an int that outlives the call, and `len` is its size.
     unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVLOWAT, value, len) == 0 }

@@ -72,13 +72,18 @@ impl Leg {
 
     /// Forgets the socket: another may be tried in its place.
     pub(crate) fn reset(&self) {
-        if let Some(socket) = self.socket.borrow_mut().take() {
-            socket.shutdown(rustix::net::Shutdown::Both);
-        }
+        self.let_go_of_socket();
         *self.tls.borrow_mut() = None;
         self.pending.borrow_mut().clear();
         self.writing.set(false);
         self.broken.set(true);
+    }
+
+    /// Whoever waits on the socket wakes up and lets go too; then it is closed.
+    pub(crate) fn let_go_of_socket(&self) {
+        if let Some(socket) = self.socket.borrow_mut().take() {
+            socket.rouse();
+        }
     }
 
     pub(crate) fn socket(&self) -> Option<Rc<Socket>> {
@@ -335,7 +340,7 @@ impl Leg {
                     return Ok(TlsFacts { alpn: tls.alpn_protocol().map(<[u8]>::to_vec) });
                 }
             }
-            socket.readable().await.map_err(|e| e.to_string())?;
+            socket.readable().await;
             if socket.receive(sealed).map_err(|e| e.to_string())? == Some(0) {
                 return Err("the peer closed during the handshake".to_owned());
             }

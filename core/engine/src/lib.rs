@@ -4,8 +4,9 @@
 //! waits for the side path; sessions do ([`flow::Step::Ask`]).
 //!
 //! Reading order: [`Engine`] (start, drain, end) · `worker` (a thread's life) · `conn` (a connection: pumps, events, steps) ·
-//! `leg` (one side: reading, writing, TLS) · `dial` · `io` (all that comes from a runtime) · `sockets`, `pool`, `mail`, `bell`.
-#![deny(unsafe_code)] // two `expect`s, both in `io.rs`: a monoio stream's descriptor, and SO_RCVLOWAT
+//! `leg` (one side: reading, writing, TLS) · `dial` · `io` (a worker's loop and its sockets) · `wait`, `ring` (who tells what is
+//! ready) · `tasks` · `sockets`, `pool`, `mail`, `bell`.
+#![deny(unsafe_code)] // two `expect`s: entries pushed in `ring.rs`, and SO_RCVLOWAT in `io.rs`
 
 mod bell;
 mod conn;
@@ -14,8 +15,11 @@ mod io;
 mod leg;
 mod mail;
 mod pool;
+mod ring;
 mod sockets;
 mod stats;
+mod tasks;
+mod wait;
 mod worker;
 
 use std::net::SocketAddr;
@@ -71,11 +75,14 @@ pub struct Tuning {
     /// While rows stream ([`flow::Phase::Streaming`]) and come fast, wait for 64 KiB or 1 ms before reading: fewer wake-ups for us
     /// and for the sender.
     pub gather: bool,
+    /// How long a worker looks for news before it sleeps, while silences were that short lately. Answers come sooner, for CPU time
+    /// nobody else may have: only where a worker has its core to itself. Zero: never.
+    pub spin: Duration,
 }
 
 impl Default for Tuning {
     fn default() -> Tuning {
-        Tuning { gather: true }
+        Tuning { gather: true, spin: Duration::ZERO }
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) fn listen(address: SocketAddr, count: usize) -> io::Result<(SocketAdd
         let fd = rustix::net::socket_with(family(bound), SocketType::STREAM, FLAGS, None)?;
         sockopt::set_socket_reuseaddr(&fd, true)?;
         sockopt::set_socket_reuseport(&fd, true)?;
-        tune(&fd)?;
+        tune(&fd, bound)?;
         bind(&fd, bound)?;
         rustix::net::listen(&fd, BACKLOG)?;
         let listener = TcpListener::from(fd);
@@ -54,8 +54,12 @@ fn bind(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     Ok(rustix::net::bind(fd, &address)?)
 }
 
-fn tune(fd: &OwnedFd) -> Result<(), Errno> {
+fn tune(fd: &OwnedFd, address: SocketAddr) -> Result<(), Errno> {
     sockopt::set_tcp_nodelay(fd, true)?;
+    // A peer on this machine cannot vanish without a word: the kernel says it for it.
+    if address.ip().is_loopback() {
+        return Ok(());
+    }
     sockopt::set_socket_keepalive(fd, true)?;
     sockopt::set_tcp_keepidle(fd, KEEPALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(fd, KEEPALIVE_INTERVAL)?;
@@ -70,7 +74,7 @@ fn family(address: SocketAddr) -> AddressFamily {
 /// Begins to connect. The socket becomes writable when it is done; [`failure`] then tells whether it worked.
 pub(crate) fn connect_tcp(address: SocketAddr) -> Result<OwnedFd, Errno> {
     let fd = rustix::net::socket_with(family(address), SocketType::STREAM, FLAGS, None)?;
-    tune(&fd)?;
+    tune(&fd, address)?;
     match rustix::net::connect(&fd, &address) {
         Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Ok(fd),
         Err(error) => Err(error),

@@ -73,12 +73,12 @@ pub(crate) struct Worker {
     pub(crate) names: RefCell<Names>,
     /// Coarse time: set by the sweeper, read by everybody else without asking the clock.
     pub(crate) tick_ms: Cell<u64>,
-    /// The epoll driver runs a task that is always ready without ever looking at the others.
-    pub(crate) is_epoll: bool,
     pub(crate) gather: bool,
     limits: Arc<dyn Fn() -> Limits + Send + Sync>,
     open: Arc<AtomicUsize>,
     base: Instant,
+    /// Unix time at `base`, as the calendar now has it.
+    unix_base_ns: Cell<u64>,
     conns: RefCell<HashMap<u64, Weak<Conn>>>,
     numbers: Cell<u64>,
     listeners: RefCell<Vec<Rc<io::Listener>>>,
@@ -90,7 +90,7 @@ pub(crate) struct Worker {
 }
 
 /// The whole life of a worker, on its own thread. `ready` is called once, with the outcome of starting.
-pub(crate) fn run(plan: Plan, ready: impl FnOnce(std::io::Result<()>)) {
+pub(crate) fn run(plan: Plan, ready: impl FnOnce(std::io::Result<()>) + 'static) {
     if let Some(cpu) = plan.cpu {
         let mut set = rustix::thread::CpuSet::new();
         set.set(cpu);
@@ -98,11 +98,14 @@ pub(crate) fn run(plan: Plan, ready: impl FnOnce(std::io::Result<()>)) {
             tracing::warn!(worker = plan.index, cpu, %error, "cannot pin the worker; it runs unpinned");
         }
     }
-    let mut runtime = match io::Runtime::new(plan.driver) {
+    let mut runtime = match io::Runtime::new(plan.driver, plan.tuning.spin) {
         Ok(runtime) => runtime,
         Err(error) => return ready(Err(error)),
     };
-    runtime.block_on(live(plan, ready));
+    let index = plan.index;
+    if let Err(error) = runtime.block_on(live(plan, ready)) {
+        tracing::error!(worker = index, %error, "the worker cannot go on");
+    }
 }
 
 async fn live(plan: Plan, ready: impl FnOnce(std::io::Result<()>)) {
@@ -116,11 +119,11 @@ async fn live(plan: Plan, ready: impl FnOnce(std::io::Result<()>)) {
         resolver: shared.resolver,
         names: RefCell::default(),
         tick_ms: Cell::new(0),
-        is_epoll: plan.driver == Driver::Epoll,
         gather: plan.tuning.gather,
         limits: shared.limits,
         open: shared.open,
         base: shared.base,
+        unix_base_ns: Cell::new(0),
         conns: RefCell::default(),
         numbers: Cell::new(0),
         listeners: RefCell::default(),
@@ -130,6 +133,7 @@ async fn live(plan: Plan, ready: impl FnOnce(std::io::Result<()>)) {
         bell: Bell::default(),
     });
     worker.tick_ms.set(worker.now_ms());
+    worker.set_calendar();
     for bound in plan.listeners {
         let listener = match io::Listener::new(bound.socket) {
             Ok(listener) => Rc::new(listener),
@@ -161,15 +165,27 @@ async fn accept(
     mut acceptor: Box<dyn Acceptor>,
 ) {
     let mut complained = false;
+    // One at a time, because to find that nobody waits costs as much as a connection; more when more come at every turn.
+    let (mut at_once, mut last_turn) = (1, 0);
     while !worker.draining.get() {
-        // An error shows itself when accepting.
-        drop(listener.readable().await);
-        for _ in 0..ACCEPTS_MAX {
+        let turn = match listener.readable().await {
+            Ok(turn) => turn,
+            Err(error) => {
+                tracing::error!(%error, %address, "cannot wait for clients");
+                break;
+            }
+        };
+        at_once = if turn == last_turn + 1 { (at_once * 2).min(ACCEPTS_MAX) } else { 1 };
+        last_turn = turn;
+        for _ in 0..at_once {
             if worker.draining.get() {
                 break;
             }
             match listener.accept() {
-                Ok(Accepted::Nobody) => break,
+                Ok(Accepted::Nobody) => {
+                    at_once = 1;
+                    break;
+                }
                 Ok(Accepted::Lost) => {}
                 Ok(Accepted::Client(socket, peer)) => {
                     complained = false;
@@ -180,13 +196,13 @@ async fn accept(
                     if !std::mem::replace(&mut complained, true) && !worker.draining.get() {
                         tracing::warn!(%error, %address, "cannot accept; trying again");
                     }
+                    if let Err(error) = listener.look_away() {
+                        tracing::error!(%error, %address, "cannot pause accepting");
+                    }
                     io::sleep(ACCEPT_PAUSE).await;
                     break;
                 }
             }
-        }
-        if worker.is_epoll {
-            io::yield_now().await;
         }
     }
     worker.accepting.set(worker.accepting.get().saturating_sub(1));
@@ -194,11 +210,14 @@ async fn accept(
 }
 
 async fn sweep(worker: Rc<Worker>) {
+    let mut conns = Vec::new();
     while io::within(SWEEP, worker.bell.until(|| worker.over.get())).await.is_none() {
         let now_ms = worker.now_ms();
         worker.tick_ms.set(now_ms);
+        worker.set_calendar();
         let limits = (worker.limits)();
-        for conn in worker.all() {
+        worker.collect(&mut conns);
+        for conn in conns.drain(..) {
             match conn.due(now_ms, limits.login_ms, limits.idle_ms) {
                 Due::Nothing => {}
                 Due::Expire(deadline) => conn.tell(Event::Expired(deadline)),
@@ -239,8 +258,14 @@ async fn read_mail(worker: Rc<Worker>) {
 
 impl Worker {
     pub(crate) fn now(&self) -> Now {
+        let mono_ns = nanoseconds(self.base.elapsed());
+        Now { mono_ns, unix_ns: self.unix_base_ns.get().saturating_add(mono_ns) }
+    }
+
+    /// Reads the calendar anew. Two clocks per event would be one too many, and people's time moves by seconds if at all.
+    fn set_calendar(&self) {
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Now { mono_ns: nanoseconds(self.base.elapsed()), unix_ns: nanoseconds(unix) }
+        self.unix_base_ns.set(nanoseconds(unix).saturating_sub(nanoseconds(self.base.elapsed())));
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
@@ -270,7 +295,13 @@ impl Worker {
 
     /// Every connection; collected first, because what is done to one may end it.
     fn all(&self) -> Vec<Rc<Conn>> {
-        self.conns.borrow().values().filter_map(Weak::upgrade).collect()
+        let mut all = Vec::new();
+        self.collect(&mut all);
+        all
+    }
+
+    fn collect(&self, all: &mut Vec<Rc<Conn>>) {
+        all.extend(self.conns.borrow().values().filter_map(Weak::upgrade));
     }
 
     fn welcome(
@@ -307,7 +338,7 @@ impl Worker {
     fn stop_accepting(&self) {
         self.draining.set(true);
         for listener in self.listeners.take() {
-            listener.shutdown();
+            listener.close();
         }
         self.bell.ring();
     }
