@@ -54,7 +54,7 @@ pub struct Decision {
     /// How many rows its results may have: each limit holds for every result of the text that is rows or a COPY TO STDOUT. The hourly
     /// budget of a limit is the identity's and the rule's ([`RowLimit`]), over all sessions and connections; what counts is rows that
     /// the server sent for this text, masked or not.
-    pub limits: Vec<Arc<RowLimit>>,
+    pub limits: Vec<Limited>,
     /// Values of masked columns it asks about ([`Probe`]).
     pub probes: Vec<Probe>,
     /// It calls a function that is not known to be harmless, or runs code: what it does besides its own text is anybody's guess.
@@ -108,6 +108,28 @@ impl Probe {
                 self.per_hour
             ),
         }
+    }
+}
+
+/// A row limit that holds for a statement's results, and what one row counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limited {
+    pub limit: Arc<RowLimit>,
+    /// How many stored rows one row can carry by the shape of the FROM lists: a table joined with itself counts twice.
+    pub weight: u64,
+    /// It can carry any number ([`Limited::BYTES_PER_ROW`] says how they are counted): an aggregate that keeps its inputs, recursion, a
+    /// function nobody knows.
+    pub collects: bool,
+}
+
+impl Limited {
+    /// What a collected row is taken to be at least, in bytes of the row that carries it: less than most, so that collecting is never
+    /// the cheaper way.
+    pub const BYTES_PER_ROW: u64 = 8;
+
+    /// A limit on results of which nothing is known.
+    pub fn unknown(limit: Arc<RowLimit>) -> Limited {
+        Limited { limit, weight: 1, collects: true }
     }
 }
 
@@ -484,8 +506,8 @@ impl Judge {
                         .map(|(act, name)| refusal(rule, block, act, name)),
                 },
                 Action::Rows(rows) => {
-                    if self.limited(i, rows, facts) && !decision.limits.contains(&rows.limit) {
-                        decision.limits.push(rows.limit.clone());
+                    if let Some(limited) = self.limited(i, rows, facts) {
+                        merge(&mut decision.limits, limited);
                     }
                     continue;
                 }
@@ -883,11 +905,13 @@ impl Judge {
 
     /// Whether a rule's row limit holds for the results of a statement. One that says no table holds for every statement that could
     /// show what a user stored; a statement that does not say what it reads is under all of them.
-    fn limited(&self, index: usize, rows: &RowsRule, facts: &Facts<'_>) -> bool {
-        let silent = facts.acts.iter().any(|a| matches!(a.class, "fetch" | "execute" | "call"))
-            || facts.functions.iter().any(|f| self.bound.index.stranger(f));
-        if silent {
-            return true;
+    fn limited(&self, index: usize, rows: &RowsRule, facts: &Facts<'_>) -> Option<Limited> {
+        let limit = || rows.limit.clone();
+        if facts.functions.iter().any(|f| self.bound.index.stranger(f)) {
+            return Some(Limited::unknown(limit()));
+        }
+        if facts.acts.iter().any(|a| matches!(a.class, "fetch" | "execute" | "call")) {
+            return Some(Limited { limit: limit(), weight: 1, collects: facts.collects });
         }
         let structure = |name: &Name<'_>| match name.schema {
             Some(schema) => lineage::system(schema, name.name) == Some(true),
@@ -900,11 +924,8 @@ impl Judge {
                         .all(|t| lineage::system(&t.schema, &t.name) == Some(true))
             }
         };
-        if rows.tables.is_empty() && rows.columns.is_empty() {
-            return !facts.names.iter().all(structure);
-        }
         let reach = self.bound.reach.get(index);
-        facts.names.iter().any(|name| {
+        let named = |name: &Name<'_>| {
             rows.tables
                 .iter()
                 .chain(rows.columns.iter().map(|c| &c.table))
@@ -914,7 +935,22 @@ impl Judge {
                     .index
                     .candidates(&self.catalog, *name)
                     .any(|t| reach.is_some_and(|r| r.contains(&t.oid)))
-        })
+        };
+        let everything = rows.tables.is_empty() && rows.columns.is_empty();
+        let cte = |name: &Name<'_>| name.schema.is_none() && facts.ctes.contains(&name.name);
+        // How often each is named: a table by all of its names together where the rule says tables, else each by its own.
+        let mut uses: HashMap<&str, u64> = HashMap::new();
+        for name in &facts.names {
+            if cte(name) || if everything { !structure(name) } else { named(name) } {
+                let what = if everything || cte(name) { name.name } else { "" };
+                *uses.entry(what).or_default() += 1;
+            }
+        }
+        let tables = uses.iter().filter(|(n, _)| !facts.ctes.contains(*n)).map(|(_, n)| *n).max()?;
+        // A CTE that is named twice may be joined with itself.
+        let ctes = uses.iter().filter(|(n, _)| facts.ctes.contains(*n)).map(|(_, n)| *n);
+        let weight = ctes.fold(tables, u64::saturating_mul);
+        Some(Limited { limit: limit(), weight, collects: facts.collects })
     }
 
     /// Whether an UPDATE or DELETE leaves no row of its target out.
@@ -1077,6 +1113,17 @@ fn is_class(word: &str, act: &Act<'_>) -> bool {
                 .strip_prefix(act.class)
                 .and_then(|rest| rest.strip_prefix('-'))
                 .is_some_and(|object| object == act.object))
+}
+
+/// Several statements of one text: each result is counted by the dearest of them.
+fn merge(limits: &mut Vec<Limited>, more: Limited) {
+    match limits.iter_mut().find(|l| l.limit == more.limit) {
+        Some(known) => {
+            known.weight = known.weight.max(more.weight);
+            known.collects |= more.collects;
+        }
+        None => limits.push(more),
+    }
 }
 
 fn beyond(rule: &Compiled, block: &BlockRule, what: &str) -> Block {

@@ -171,7 +171,10 @@ fn outcome(judge: &Judge, sql: &str) -> Vec<String> {
                     }
                 });
             }
-            out.extend(decision.limits.iter().map(|l| format!("limit {}", l.rule)));
+            out.extend(decision.limits.iter().map(|l| {
+                let weight = if l.weight == 1 { String::new() } else { format!("*{}", l.weight) };
+                format!("limit {}{weight}{}", l.limit.rule, if l.collects { "+" } else { "" })
+            }));
             if decision.limits.is_empty() {
                 out.push("unlimited".into());
             }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use policy::judge::Probe;
+use policy::judge::{Limited, Probe};
 use policy::rule::RowLimit;
 
 use crate::limits::{BUDGETS_MAX, ROWS_GRANTED_MAX};
@@ -148,6 +148,9 @@ impl Budget {
 pub struct Meter {
     /// Rows that may pass before anybody has to look again.
     free: u64,
+    /// Of the dearest of the limits.
+    weight: u64,
+    collects: bool,
     lines: Vec<Line>,
 }
 
@@ -171,29 +174,36 @@ pub struct Cut {
 
 impl Meter {
     /// `None` where nothing limits.
-    pub fn new(limits: &[Arc<RowLimit>], budgets: &Budgets, identity: &str, now: Now) -> Option<Meter> {
+    pub fn new(limits: &[Limited], budgets: &Budgets, identity: &str, now: Now) -> Option<Meter> {
         if limits.is_empty() {
             return None;
         }
-        let line = |limit: &Arc<RowLimit>| Line {
+        let line = |Limited { limit, .. }: &Limited| Line {
             limit: limit.clone(),
             left: limit.per_result.unwrap_or(u64::MAX),
             budget: limit.per_hour.map(|_| budgets.of(identity, &limit.rule, now)),
             passed: false,
         };
-        Some(Meter { free: 0, lines: limits.iter().map(line).collect() })
+        Some(Meter {
+            free: 0,
+            weight: limits.iter().map(|l| l.weight).max().unwrap_or(1),
+            collects: limits.iter().any(|l| l.collects),
+            lines: limits.iter().map(line).collect(),
+        })
     }
 
-    /// Whether one more row may pass.
+    /// Whether one more row, of so many bytes, may pass.
     ///
     /// # Errors
     /// The limit that is reached.
     #[inline]
-    pub fn row(&mut self, now: Now) -> Result<(), Cut> {
-        if self.free == 0 {
-            self.refill(now)?;
+    pub fn row(&mut self, bytes: usize, now: Now) -> Result<(), Cut> {
+        let carried = if self.collects { bytes as u64 / Limited::BYTES_PER_ROW } else { 0 };
+        let cost = self.weight.max(carried);
+        while self.free < cost {
+            self.refill(cost - self.free, now)?;
         }
-        self.free -= 1;
+        self.free -= cost;
         Ok(())
     }
 
@@ -203,8 +213,8 @@ impl Meter {
     }
 
     #[cold]
-    fn refill(&mut self, now: Now) -> Result<(), Cut> {
-        let mut grant = ROWS_GRANTED_MAX;
+    fn refill(&mut self, need: u64, now: Now) -> Result<(), Cut> {
+        let mut grant = need.max(ROWS_GRANTED_MAX);
         for line in &mut self.lines {
             if line.left == 0 {
                 if line.limit.enforce {
@@ -238,7 +248,7 @@ impl Meter {
         for line in &mut self.lines {
             line.left = line.left.saturating_sub(grant);
         }
-        self.free = grant;
+        self.free += grant;
         Ok(())
     }
 }
@@ -288,21 +298,20 @@ mod tests {
         Now { mono_ns: minute * 60_000_000_000, ..Now::default() }
     }
 
-    fn limit(per_result: Option<u64>, per_hour: Option<u64>, enforce: bool) -> Arc<RowLimit> {
+    fn limit(per_result: Option<u64>, per_hour: Option<u64>, enforce: bool) -> Limited {
+        named("few", per_result, per_hour, enforce)
+    }
+
+    fn named(rule: &str, per_result: Option<u64>, per_hour: Option<u64>, enforce: bool) -> Limited {
         let text = String::new;
-        Arc::new(RowLimit {
-            rule: "few".into(),
-            place: text(),
-            message: text(),
-            per_result,
-            per_hour,
-            enforce,
-        })
+        let limit =
+            RowLimit { rule: rule.into(), place: text(), message: text(), per_result, per_hour, enforce };
+        Limited { limit: Arc::new(limit), weight: 1, collects: false }
     }
 
     fn rows(meter: &mut Meter, want: u64, minute: u64) -> (u64, Option<Cut>) {
         for n in 0..want {
-            if let Err(cut) = meter.row(at(minute)) {
+            if let Err(cut) = meter.row(100, at(minute)) {
                 return (n, Some(cut));
             }
         }
@@ -360,15 +369,30 @@ mod tests {
     #[test]
     fn the_stricter_of_two_limits_cuts_and_takes_no_more_than_it_gives() {
         let budgets = Budgets::default();
-        let mut wide = (*limit(None, Some(5_000), true)).clone();
-        wide.rule = "wide".into();
-        let both = [Arc::new(wide), limit(Some(7_000), Some(600), true)];
+        let both = [named("wide", None, Some(5_000), true), limit(Some(7_000), Some(600), true)];
         let mut meter = Meter::new(&both, &budgets, "ana", at(0)).unwrap();
         let (passed, cut) = rows(&mut meter, 10_000, 0);
         assert_eq!((passed, cut.expect("cut").limit.rule.as_str()), (600, "few"));
         drop(meter);
         let mut meter = Meter::new(&both[..1], &budgets, "ana", at(0)).unwrap();
         assert_eq!(rows(&mut meter, 10_000, 0).0, 4_400);
+    }
+
+    #[test]
+    fn rows_that_carry_others_count_for_them() {
+        let budgets = Budgets::default();
+        let joined = Limited { weight: 2, ..limit(Some(11), None, true) };
+        let mut meter = Meter::new(&[joined], &budgets, "ana", at(0)).unwrap();
+        assert_eq!(rows(&mut meter, 100, 0).0, 5, "a table joined with itself");
+        let collected = Limited { collects: true, ..limit(Some(10_000), Some(20_000), true) };
+        let mut meter = Meter::new(&[collected.clone()], &budgets, "ana", at(0)).unwrap();
+        assert!(meter.row(400_000, at(0)).is_err(), "25,000 rows in one");
+        drop(meter);
+        let mut meter = Meter::new(&[collected], &budgets, "ana", at(0)).unwrap();
+        for _ in 0..1_000 {
+            assert!(meter.row(80, at(0)).is_ok(), "what was refused was given back");
+        }
+        assert!(meter.row(80, at(0)).is_err());
     }
 
     #[test]

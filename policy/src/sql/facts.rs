@@ -76,6 +76,9 @@ pub(crate) struct Facts<'a> {
     pub writes: bool,
     /// Ends a transaction: deferred constraints speak here.
     pub commits: bool,
+    /// One row of its answer can carry any number of stored rows: an aggregate that keeps its inputs, ARRAY(SELECT …), a neighbour's
+    /// value, recursion.
+    pub collects: bool,
 }
 
 /// Reads one top-level statement.
@@ -105,6 +108,11 @@ pub(crate) fn read(statement: Node<'_>) -> Result<Facts<'_>, Unknown> {
                 );
             }
             Node::ConstraintsSetStmt(_) => facts.commits = true,
+            Node::SubLink(l) if l.sub_link_type == nodes::SubLinkType::ARRAY_SUBLINK => facts.collects = true,
+            Node::WithClause(w) => facts.collects |= w.recursive,
+            Node::JsonArrayAgg(_) | Node::JsonObjectAgg(_) | Node::JsonArrayQueryConstructor(_) => {
+                facts.collects = true
+            }
             Node::DropStmt(d) => facts.names.extend(d.objects().iter().filter_map(|o| dropped(d, o))),
             Node::CommentStmt(c) => facts.names.extend(listed(c.object())),
             Node::SecLabelStmt(c) => facts.names.extend(listed(c.object())),
@@ -164,12 +172,23 @@ fn changes_catalogue(class: &str) -> bool {
     matches!(class, "create" | "alter" | "drop" | "do" | "call" | "execute" | "import" | "reassign")
 }
 
+/// Functions whose one value can be made of many rows and taken apart again. min, sum, count and their like cannot.
+fn collects(function: &str) -> bool {
+    ["_agg", "_agg_strict", "_agg_unique", "_agg_unique_strict"].iter().any(|end| function.ends_with(end))
+        || function.contains("_to_xml")
+        || matches!(
+            function,
+            "xmlagg" | "ts_stat" | "lag" | "lead" | "nth_value" | "first_value" | "last_value"
+        )
+}
+
 fn function<'a>(call: &'a nodes::FuncCall, facts: &mut Facts<'a>) {
     let parts = call.funcname();
     let Some(last) = parts.len().checked_sub(1).and_then(|i| parts.get(i)).and_then(Node::as_str) else {
         return;
     };
     facts.functions.push(last);
+    facts.collects |= collects(last);
     if last == "set_config" {
         let text = |i: usize| match call.args().get(i) {
             Some(Node::A_Const(c)) => string(c),

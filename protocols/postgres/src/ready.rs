@@ -9,8 +9,8 @@ use flow::budget::{self, Budgets, Cut, Meter};
 use flow::record::{Entry, How, Outcome, SessionId, Statement, Values, Verdict as Recorded, What};
 use flow::{Answer, Ask, Fault, Flow, Now, Phase, Recorder, Side, Step};
 use policy::cache::DecisionCache;
-use policy::judge::{Probe, ProbeValue};
-use policy::{Block, Decision, Judge, Plan, Scope, Verdict};
+use policy::judge::{Limited, Probe, ProbeValue};
+use policy::{Block, Cursor, Decision, Judge, Plan, Scope, Verdict};
 use ring::rand::SystemRandom;
 
 use crate::cancel::{Cancel, Cancels, Courier};
@@ -536,17 +536,17 @@ impl Ready {
 
     /// Counts one more row of the current result; the error is the limit it would exceed.
     #[inline]
-    pub(crate) fn meter(&mut self, now: Now) -> Result<(), Cut> {
+    pub(crate) fn meter(&mut self, bytes: usize, now: Now) -> Result<(), Cut> {
         match &mut self.current.metering {
             Metering::Free => Ok(()),
-            Metering::Counted(meter) => meter.row(now),
-            Metering::Unasked => self.begin_metering(now),
+            Metering::Counted(meter) => meter.row(bytes, now),
+            Metering::Unasked => self.begin_metering(bytes, now),
         }
     }
 
     /// The first row of a result: which limits hold?
     #[cold]
-    fn begin_metering(&mut self, now: Now) -> Result<(), Cut> {
+    fn begin_metering(&mut self, bytes: usize, now: Now) -> Result<(), Cut> {
         let decision = match self.owed.front() {
             Some(Owed::Query { decision, .. }) => decision.clone(),
             Some(Owed::Execute { portal, .. }) => match self.tables.portals.get_mut(&**portal) {
@@ -554,7 +554,7 @@ impl Ready {
                     if let Some(meter) = portal.meter.take() {
                         // The rest of a portal that was suspended is the same result.
                         self.current.metering = Metering::Counted(meter);
-                        return self.meter(now);
+                        return self.meter(bytes, now);
                     }
                     portal.decision.clone()
                 }
@@ -562,16 +562,25 @@ impl Ready {
             },
             _ => None,
         };
-        let limits = match &decision {
+        // A FETCH says nothing of what it reads; the cursor's DECLARE did.
+        let declared = match decision.as_ref().and_then(|d| d.cursor.as_ref()) {
+            Some(Cursor::Fetched(name)) => self.tables.cursors.get(name).cloned(),
+            _ => None,
+        };
+        let unknown: Vec<Limited>;
+        let limits = match declared.as_ref().or(decision.as_ref()) {
             Some(decision) => decision.limits.as_slice(),
-            None => self.scope.row_limits(),
+            None => {
+                unknown = self.scope.row_limits().iter().cloned().map(Limited::unknown).collect();
+                &unknown
+            }
         };
         let identity = &self.identity.subject.identity;
         self.current.metering = match Meter::new(limits, &self.shared.budgets, identity, now) {
             None => return Ok(self.current.metering = Metering::Free),
             Some(meter) => Metering::Counted(Box::new(meter)),
         };
-        self.meter(now)
+        self.meter(bytes, now)
     }
 
     /// Ends the current result for the client with the limit's error. The server is not believed to have noticed.

@@ -173,7 +173,7 @@ impl Ready {
                 let mut header = Some(first);
                 let mut cut = None;
                 while let Some(h) = header.filter(|h| h.tag == b'D') {
-                    cut = self.meter(flow.now()).err();
+                    cut = self.meter(h.body, flow.now()).err();
                     if cut.is_some() {
                         break;
                     }
@@ -216,7 +216,7 @@ impl Ready {
         loop {
             let whole = header.total() > FRAME_BYTES_MAX || rest.len() >= header.total();
             if whole {
-                cut = self.meter(now).err();
+                cut = self.meter(header.body, now).err();
                 if cut.is_some() {
                     break;
                 }
@@ -260,7 +260,7 @@ impl Ready {
             return Ok(None);
         }
         let Some(mut walker) = copying.walker.take() else {
-            if let Err(cut) = self.meter(now) {
+            if let Err(cut) = self.meter(header.body, now) {
                 return self.cut(flow, &cut).map(|()| None);
             }
             self.current.rows += 1;
@@ -295,7 +295,7 @@ impl Ready {
                 step = Some(Step::Read { need: header.total() });
                 break;
             };
-            cut = self.meter(now).err();
+            cut = self.meter(header.body, now).err();
             if cut.is_some() {
                 break;
             }
