@@ -12,7 +12,7 @@ use pg_raw_parse::{Node, nodes};
 use crate::catalog::{Catalog, Table};
 use crate::facts::{Column, Format};
 use crate::mask::{Cell, Treatment};
-use crate::plan::{CopyPlan, CopyRows, Plan};
+use crate::plan::{CopyBinary, CopyPlan, CopyRows, Plan};
 use crate::rule::{Action, BlockRule, Compiled, OnlyRule, RowLimit, RowsRule, Scope, TablePattern};
 use crate::sql::facts::{self, Act, Copy, Facts, Name, Value};
 use crate::sql::known::{self, listed};
@@ -705,8 +705,9 @@ impl Judge {
             }
             return;
         }
+        let format = if copy.format == "binary" { Format::Binary } else { Format::Text };
         let cells = match copy.relation {
-            Some(name) if !copy.query => self.copy_cells(name, &copy.columns),
+            Some(name) if !copy.query => self.copy_cells(name, &copy.columns, format),
             _ if prover.prove(statement, Question::Output).clean() => CopyCells::Clean,
             _ => CopyCells::Every,
         };
@@ -739,13 +740,6 @@ impl Judge {
                 HINT,
             );
         }
-        if copy.format == "binary" {
-            return refuse(
-                "0A000",
-                "COPY in binary format of a table with masked columns is not supported",
-                "Use text or csv format, or SELECT.",
-            );
-        }
         let byte = |text: Option<&str>, default: u8| match text.map(str::as_bytes) {
             None => Some(default),
             Some([b]) => Some(*b),
@@ -762,7 +756,7 @@ impl Judge {
         let (Some(delimiter), Some(quote), Some(escape), Some(header)) = options else {
             return refuse("0A000", "COPY with these options is not supported for masked columns", HINT);
         };
-        if !matches!(copy.format, "text" | "csv") || copy.encoding {
+        if !matches!(copy.format, "text" | "csv" | "binary") || copy.strange {
             return refuse("0A000", "COPY with these options is not supported for masked columns", HINT);
         }
         let (columns, every) = match cells {
@@ -776,6 +770,11 @@ impl Judge {
             CopyCells::Columns(columns) => (columns, None),
             CopyCells::Every | CopyCells::Clean => (Vec::new(), Some(Cell::redact(TEXT))),
         };
+        if format == Format::Binary {
+            let columns = every.is_none().then_some(columns);
+            decision.copies.push(CopyPlan::Binary(CopyBinary { columns }));
+            return;
+        }
         decision.copies.push(CopyPlan::Rows(CopyRows {
             csv,
             delimiter,
@@ -788,8 +787,10 @@ impl Judge {
         }));
     }
 
-    fn copy_cells(&self, name: Name<'_>, columns: &[&str]) -> CopyCells {
+    fn copy_cells(&self, name: Name<'_>, columns: &[&str], format: Format) -> CopyCells {
         let mut shapes: Vec<Vec<Option<Cell>>> = Vec::new();
+        // A column the catalogue does not have yet: of any type, so in binary only NULL stands for its values.
+        let unknown = Some(Cell::redact(if format == Format::Binary { 0 } else { TEXT }));
         for table in self.bound.index.candidates(&self.catalog, name) {
             match lineage::system(&table.schema, &table.name) {
                 Some(true) => {
@@ -805,7 +806,7 @@ impl Judge {
             }
             let cell = |number: i16, type_oid: u32| {
                 let hidden = taint.is_some_and(|t| t.columns.values().any(|n| *n == number));
-                hidden.then(|| self.cell(table.oid, number, type_oid, Format::Text)).flatten()
+                hidden.then(|| self.cell(table.oid, number, type_oid, format)).flatten()
             };
             shapes.push(if columns.is_empty() {
                 table
@@ -818,7 +819,7 @@ impl Judge {
                 let find = |name: &&str| table.columns.iter().find(|c| c.name == **name);
                 columns
                     .iter()
-                    .map(|n| find(n).map_or(Some(Cell::redact(TEXT)), |c| cell(c.number, c.type_oid)))
+                    .map(|n| find(n).map_or(unknown.clone(), |c| cell(c.number, c.type_oid)))
                     .collect()
             });
         }

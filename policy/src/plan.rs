@@ -29,6 +29,15 @@ pub enum CopyPlan {
     Pass,
     /// Text or CSV rows, one CopyData message each.
     Rows(CopyRows),
+    /// Binary format.
+    Binary(CopyBinary),
+}
+
+/// A COPY in binary format.
+#[derive(Debug, Clone)]
+pub struct CopyBinary {
+    /// One per output column; `None` passes. Absent: how many there are is not known, and all become NULL.
+    pub columns: Option<Vec<Option<Cell>>>,
 }
 
 #[derive(Debug, Clone)]

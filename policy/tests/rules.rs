@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use policy::catalog::{Catalog, Function, Table, TableColumn, Writes};
 use policy::mask::HashKey;
+use policy::plan::CopyBinary;
 use policy::rule::{PolicyFile, Rule, Source};
 use policy::{CopyPlan, Judge, Subject, Verdict, compile};
 
@@ -167,6 +168,10 @@ fn outcome(judge: &Judge, sql: &str) -> Vec<String> {
                     CopyPlan::Pass => "copy".into(),
                     CopyPlan::Rows(rows) => {
                         assert!(rows.every.is_some() || rows.columns.iter().any(Option::is_some));
+                        "copy-masked".into()
+                    }
+                    CopyPlan::Binary(CopyBinary { columns }) => {
+                        assert!(columns.as_ref().is_none_or(|c| c.iter().any(Option::is_some)));
                         "copy-masked".into()
                     }
                 });

@@ -47,7 +47,8 @@ pub(crate) struct Copy<'a> {
     pub escape: Option<&'a str>,
     /// `None`: written in a way we do not read.
     pub header: Option<bool>,
-    pub encoding: bool,
+    /// An option that changes the bytes in a way we do not follow.
+    pub strange: bool,
 }
 
 /// The value `set_config` is given.
@@ -245,7 +246,7 @@ fn copy(c: &nodes::CopyStmt) -> Copy<'_> {
         quote: None,
         escape: None,
         header: Some(false),
-        encoding: false,
+        strange: false,
     };
     for option in c.options() {
         let text = option.arg().as_str();
@@ -255,7 +256,10 @@ fn copy(c: &nodes::CopyStmt) -> Copy<'_> {
             "null" => copy.null = text,
             "quote" => copy.quote = text,
             "escape" => copy.escape = text,
-            "encoding" => copy.encoding = true,
+            "encoding" => {
+                copy.strange |=
+                    !text.is_some_and(|t| t.eq_ignore_ascii_case("utf8") || t.eq_ignore_ascii_case("utf-8"));
+            }
             "header" => {
                 copy.header = match option.arg() {
                     Node::None => Some(true),
@@ -273,7 +277,10 @@ fn copy(c: &nodes::CopyStmt) -> Copy<'_> {
                     _ => None,
                 }
             }
-            _ => {}
+            // Which values of csv are quoted; how rows come in.
+            "force_quote" | "force_not_null" | "force_null" | "freeze" | "default" | "on_error"
+            | "log_verbosity" | "reject_limit" => {}
+            _ => copy.strange = true,
         }
     }
     copy

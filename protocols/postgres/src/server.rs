@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use flow::limits::FRAME_BYTES_MAX;
 use flow::{Fault, Flow, Side, Step};
-use policy::plan::CopyPlan;
 use policy::{Column, Cursor, Decision, Format, Pass};
 
 use crate::copy;
@@ -423,7 +422,7 @@ impl Ready {
                     });
                 }
             }
-            (b'H', Some(Owed::Query { .. } | Owed::Execute { .. })) => self.copy_out_begins()?,
+            (b'H', Some(Owed::Query { .. } | Owed::Execute { .. })) => self.copy_out_begins(body)?,
             (b'c', Some(Owed::Query { .. } | Owed::Execute { .. })) => self.current.copying = None,
             (b'Z', _) => return self.ready_for_query(flow, total, body),
             (b'E', _) => return self.error(flow, total, body),
@@ -568,7 +567,7 @@ impl Ready {
         }
     }
 
-    fn copy_out_begins(&mut self) -> Result<(), Fault> {
+    fn copy_out_begins(&mut self, body: &[u8]) -> Result<(), Fault> {
         if !self.scope.masks() {
             self.current.copying = Some(Copying { walker: None, header: false });
             return Ok(());
@@ -583,11 +582,11 @@ impl Ready {
         };
         let at = self.current.copies;
         self.current.copies += 1;
-        let walker = match decision.as_ref().and_then(|d| d.copies.get(at)) {
-            Some(CopyPlan::Pass) => None,
-            Some(CopyPlan::Rows(rows)) => Some(copy::Walker::new(rows.clone())),
-            None => return Err(fault("a COPY that nobody planned")),
-        };
+        let plan = decision.as_ref().and_then(|d| d.copies.get(at));
+        let walker = copy::Walker::new(plan.ok_or_else(|| fault("a COPY that nobody planned"))?);
+        if walker.as_ref().is_some_and(|w| !w.fits(body)) {
+            return Err(fault("a COPY is not of the format or number of columns that were planned"));
+        }
         let header = walker.as_ref().is_some_and(copy::Walker::header);
         self.current.copying = Some(Copying { walker, header });
         Ok(())
