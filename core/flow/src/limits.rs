@@ -25,6 +25,8 @@ const _: () = assert!(OWED_MAX * 5 > 8192 * 2);
 pub const BUDGETS_MAX: usize = 65_536;
 /// Rows a session takes from an hour's budget in advance; what it does not use it returns. One lock for so many rows.
 pub const ROWS_GRANTED_MAX: u64 = 256;
+/// A result this small may take from the last hundredth of an hour's budget.
+pub const SMALL_ROWS: u64 = 10;
 /// Default time to reach a target, in milliseconds.
 pub const DIAL_MS_MAX: u64 = 10_000;
 
