@@ -13,11 +13,14 @@ use crate::catalog::{Catalog, Table};
 use crate::facts::{Column, Format};
 use crate::mask::{Cell, Treatment};
 use crate::plan::{CopyBinary, CopyPlan, CopyRows, Plan};
-use crate::rule::{Action, BlockRule, Compiled, OnlyRule, RowLimit, RowsRule, Scope, TablePattern};
+use crate::rule::{
+    Action, Asking, BlockRule, Compiled, OnlyRule, Predicates, RowLimit, RowsRule, Scope, TablePattern,
+};
 use crate::sql::facts::{self, Act, Copy, Facts, Name, Value};
 use crate::sql::known::{self, listed};
 use crate::sql::lineage::{self, Index, Prover, Question, Taints};
 use crate::sql::mentions::Mentions;
+use crate::sql::trace::{self, Base, Place, Summaries, Trace, World};
 use crate::sql::{self, Refusal};
 use crate::verdict::{Block, Pass, Verdict};
 
@@ -45,8 +48,8 @@ pub struct Decision {
     pub copies: Vec<CopyPlan>,
     /// It creates, alters or drops something: the catalogue is stale after it.
     pub ddl: bool,
-    /// For a text of one plain SELECT: which output columns were proved clean by themselves ([`Judge::plan_for`]).
-    pub outputs: Option<Vec<bool>>,
+    /// For a text of one statement: what is known of each output column, the first of two witnesses ([`Judge::plan_for`]).
+    pub outputs: Option<Vec<Origin>>,
     /// The cursor a text of one statement makes or reads by name (see [`Cursor`]).
     pub cursor: Option<Cursor>,
     /// Another literal in the same place could have led to another decision: cached under its exact text only.
@@ -60,6 +63,17 @@ pub struct Decision {
     /// It calls a function that is not known to be harmless, or runs code: what it does besides its own text is anybody's guess.
     pub strangers: bool,
     pub mentions: Mentions,
+}
+
+/// What the analysis says of an output column, before the server has said anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Nothing it derives from is masked.
+    Clean,
+    /// It is a masked column, or derives from one.
+    Masked,
+    /// It cannot be told.
+    Unknown,
 }
 
 /// One value that a statement compares with a masked column. Whether a row comes back, and how many, tells whether the guess was
@@ -195,8 +209,12 @@ pub(crate) struct Bound {
     pub id: u64,
     index: Index,
     taints: Taints,
+    /// What functions of users show, those that can be told.
+    summaries: Summaries,
     /// What becomes of each tainted column rules name, by table and number, and the first of those rules: its index in the scope.
     masks: HashMap<(u32, i16), (usize, Treatment)>,
+    /// How each of them may be asked about: the strictest rule.
+    asking: HashMap<Base, (usize, Asking)>,
     /// The same for rules in observe mode.
     observed: Taints,
     observed_masks: HashMap<(u32, i16), (usize, Treatment)>,
@@ -217,7 +235,7 @@ impl Bound {
             let mut named: HashMap<u32, Vec<i16>> = HashMap::new();
             let mut masks: HashMap<(u32, i16), (usize, Treatment)> = HashMap::new();
             for (i, rule) in scope.rules.iter().enumerate() {
-                let Action::Mask { columns, mask, .. } = &rule.action else { continue };
+                let Action::Mask { columns, mask, asking } = &rule.action else { continue };
                 if rule.enforce != enforce {
                     continue;
                 }
@@ -234,6 +252,12 @@ impl Bound {
                                 }
                                 found = true;
                                 named.entry(oid).or_default().push(column.number);
+                                if enforce {
+                                    let at = bound.asking.entry((oid, column.number)).or_insert((i, *asking));
+                                    if asking.stricter(&at.1) {
+                                        *at = (i, *asking);
+                                    }
+                                }
                                 masks
                                     .entry((oid, column.number))
                                     .and_modify(|(_, joined)| joined.join(mask))
@@ -250,9 +274,9 @@ impl Bound {
                     }
                 }
             }
-            let taints = lineage::spread(catalog, &bound.index, &named);
+            let (taints, summaries) = lineage::spread(catalog, &bound.index, &named);
             if enforce {
-                (bound.taints, bound.masks) = (taints, masks);
+                (bound.taints, bound.masks, bound.summaries) = (taints, masks, summaries);
             } else {
                 (bound.observed, bound.observed_masks) = (taints, masks);
             }
@@ -390,7 +414,7 @@ struct Judged {
     clean: bool,
     /// Its errors may show what its answer does not.
     loud: bool,
-    outputs: Option<Vec<bool>>,
+    outputs: Option<Vec<Origin>>,
 }
 
 impl Judge {
@@ -658,30 +682,153 @@ impl Judge {
         if judged.clean {
             return;
         }
-        judged.outputs = proof.outputs;
-        let stores = facts.writes || facts.ddl;
-        if stores && class != "execute" {
-            let proof = prover.prove(statement, Question::Write);
-            if !proof.clean() {
-                let why = proof.unproved.unwrap_or("it stores what derives from a masked column");
-                let column = proof.hits.first().and_then(|oid| self.bound.index.table(&self.catalog, *oid));
-                judged.block.get_or_insert_with(|| Block {
-                    schema: column.map(|t| t.schema.clone()),
-                    table: column.map(|t| t.name.clone()),
-                    ..built_in(MASKED_DATA_COPIED, "42501", not_while_masked(why))
-                });
+        let stores = (facts.writes || facts.ddl) && class != "execute";
+        match trace::trace(self.world(), statement) {
+            Ok(trace) => {
+                self.asked(&trace, judged, decision);
+                self.kept(&trace, stores, proof.names_masked, judged);
+                judged.outputs = trace.outputs.map(|outs| outs.iter().map(origin).collect());
             }
-        } else if proof.effects || (proof.unknown_function && proof.names_masked) {
-            judged.block.get_or_insert_with(|| {
-                built_in(
-                    MASKED_DATA_COPIED,
-                    "42501",
-                    not_while_masked(
-                        "it hands what may derive from a masked column to a function with effects of its own",
-                    ),
-                )
+            Err(why) if proof.names_masked => {
+                judged
+                    .block
+                    .get_or_insert_with(|| built_in(NOT_UNDERSTOOD, "42501", not_while_masked(why.0)));
+            }
+            // It names nothing masked, but nobody knows what it answers.
+            Err(_) if proof.effects || (stores && !prover.prove(statement, Question::Write).clean()) => {
+                let why = "it stores or hands on what cannot be traced";
+                judged
+                    .block
+                    .get_or_insert_with(|| built_in(MASKED_DATA_COPIED, "42501", not_while_masked(why)));
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn world(&self) -> World<'_> {
+        World::new(&self.catalog, &self.bound.index, &self.bound.taints, &self.bound.summaries)
+    }
+
+    /// Whether a statement asks more of masked columns than their rules let it, and the values it asks about.
+    fn asked(&self, trace: &Trace, judged: &mut Judged, decision: &mut Decision) {
+        for (base, place) in &trace.reads {
+            let (rule, asking) = self.asking(*base);
+            let allowed = match (asking.predicates, place) {
+                (_, Place::Output | Place::Count | Place::Write) | (Predicates::Allow, _) => true,
+                (Predicates::Equality, Place::Equality | Place::Null) => true,
+                (Predicates::Equality | Predicates::Refuse, _) => false,
+            };
+            if !allowed {
+                judged.block.get_or_insert_with(|| self.asks_too_much(*base, *place, rule, asking));
+            }
+        }
+        for (base, value) in &trace.probes {
+            let (rule, asking) = self.asking(*base);
+            let Some(rule) = rule.filter(|_| asking.predicates == Predicates::Equality) else { continue };
+            decision.literals_matter |= matches!(value, ProbeValue::Literal(_));
+            decision.probes.push(Probe {
+                rule: rule.name.as_str().into(),
+                column: self
+                    .bound
+                    .taints
+                    .get(&base.0)
+                    .and_then(|t| t.same.get(&base.1))
+                    .copied()
+                    .unwrap_or(*base),
+                value: *value,
+                per_hour: asking.probes,
+                enforce: rule.enforce,
             });
         }
+    }
+
+    /// The strictest rule about a column, its own or that of what it is made of.
+    fn asking(&self, base: Base) -> (Option<&Compiled>, Asking) {
+        let mut found: Option<(usize, Asking)> = None;
+        let mut seen = HashSet::new();
+        let mut stack = vec![base];
+        while let Some(base) = stack.pop() {
+            if !seen.insert(base) {
+                continue;
+            }
+            if let Some(here) = self.bound.asking.get(&base)
+                && found.is_none_or(|(_, so_far)| here.1.stricter(&so_far))
+            {
+                found = Some(*here);
+            }
+            if let Some(taint) = self.bound.taints.get(&base.0) {
+                stack.extend(taint.same.get(&base.1));
+                stack.extend(taint.derived.get(&base.1).into_iter().flatten());
+            }
+        }
+        match found {
+            Some((i, asking)) => (self.scope.rules.get(i).map(|r| &**r), asking),
+            None => (None, Asking::default()),
+        }
+    }
+
+    fn asks_too_much(&self, base: Base, place: Place, rule: Option<&Compiled>, asking: Asking) -> Block {
+        let table = self.bound.index.table(&self.catalog, base.0);
+        let column = table.and_then(|t| t.columns.iter().find(|c| c.number == base.1));
+        let named = match (table, column) {
+            (Some(t), Some(c)) => format!("{}.{}", t.name, c.name),
+            (Some(t), None) => t.name.clone(),
+            _ => "a column".to_owned(),
+        };
+        let (what, hint) = match place {
+            Place::Join => ("joins by it", "Join by another column"),
+            Place::Sort => ("sorts by it", "Sort by another column"),
+            Place::Group => ("groups by it", "Group by another column"),
+            Place::Distinct => ("tells its different values apart", "Leave DISTINCT out, or use UNION ALL"),
+            Place::Window => ("orders or divides rows by it", "Use another column in the window"),
+            Place::Case => ("decides by it", "Leave it out of CASE"),
+            Place::Rows | Place::Limit => ("lets it decide how many rows there are", "Leave it out there"),
+            Place::Computed => {
+                ("computes with it what can fail or be NULL because of its value", "Select the column itself")
+            }
+            Place::Equality | Place::Null => ("asks about its value", "Use another column in the condition"),
+            Place::Predicate | Place::Output | Place::Count | Place::Write => {
+                ("asks about parts of its value", "Compare it with whole values by = or IN")
+            }
+        };
+        let may = match asking.predicates {
+            Predicates::Refuse => "no statement may ask about it",
+            _ => "statements may only compare it with a value by = or IN",
+        };
+        Block {
+            place: rule.map(|r| r.place.clone()).unwrap_or_default(),
+            schema: table.map(|t| t.schema.clone()),
+            table: table.map(|t| t.name.clone()),
+            column: column.map(|c| c.name.clone()),
+            hint: format!("{hint}, or ask the owner of this connection."),
+            ..built_in(
+                rule.map_or(MASKED_DATA_ASKED, |r| r.name.as_str()),
+                "42501",
+                format!("{named} is masked for you, {may}, and this one {what}"),
+            )
+        }
+    }
+
+    /// Whether what a statement stores, or hands on, may carry masked data.
+    fn kept(&self, trace: &Trace, stores: bool, names_masked: bool, judged: &mut Judged) {
+        let carried = trace.writes.iter().flat_map(|(_, sources)| sources).next();
+        let why = if let (Some(_), true) = (carried, stores) {
+            "it stores what derives from a masked column"
+        } else if stores && trace.stores_unknown {
+            "it stores what cannot be traced"
+        } else if stores && trace.unknown_function {
+            "it calls a function that is not known to be harmless"
+        } else if trace.effects || trace.stranger || (trace.unknown_function && names_masked) {
+            "it hands what may derive from a masked column to a function with effects of its own"
+        } else {
+            return;
+        };
+        let table = carried.and_then(|(oid, _)| self.bound.index.table(&self.catalog, *oid));
+        judged.block.get_or_insert_with(|| Block {
+            schema: table.map(|t| t.schema.clone()),
+            table: table.map(|t| t.name.clone()),
+            ..built_in(MASKED_DATA_COPIED, "42501", not_while_masked(why))
+        });
     }
 
     fn copy(
@@ -709,7 +856,17 @@ impl Judge {
         let cells = match copy.relation {
             Some(name) if !copy.query => self.copy_cells(name, &copy.columns, format),
             _ if prover.prove(statement, Question::Output).clean() => CopyCells::Clean,
-            _ => CopyCells::Every,
+            _ => match trace::trace(self.world(), statement) {
+                Ok(trace) => {
+                    self.asked(&trace, judged, decision);
+                    self.kept(&trace, false, false, judged);
+                    match trace.outputs {
+                        Some(outs) => CopyCells::Columns(outs.iter().map(|o| self.copied(o, format)).collect()),
+                        None => CopyCells::Every,
+                    }
+                }
+                Err(_) => CopyCells::Every,
+            },
         };
         if let CopyCells::Clean = cells {
             if !server_side {
@@ -787,6 +944,16 @@ impl Judge {
         }));
     }
 
+    /// How an output of COPY (query) is masked: there is no server's word about it.
+    fn copied(&self, out: &trace::Out, format: Format) -> Option<Cell> {
+        match (origin(out), out.column) {
+            (Origin::Clean, _) => None,
+            (Origin::Masked, Some((oid, number))) => self.cell(oid, number, out.type_oid, format),
+            // Of any type: in binary only NULL stands for its values.
+            _ => Some(Cell::redact(if format == Format::Binary { 0 } else { TEXT })),
+        }
+    }
+
     fn copy_cells(&self, name: Name<'_>, columns: &[&str], format: Format) -> CopyCells {
         let mut shapes: Vec<Vec<Option<Cell>>> = Vec::new();
         // A column the catalogue does not have yet: of any type, so in binary only NULL stands for its values.
@@ -851,10 +1018,8 @@ impl Judge {
         if let Some(statements) = &only.statements {
             // VALUES inside INSERT is no query of its own.
             let inner = facts.acts.first().is_some_and(|a| a.class == "insert");
-            let act = facts
-                .acts
-                .iter()
-                .find(|a| !(a.values && inner) && !statements.iter().any(|s| is_class(s, a)));
+            let act =
+                facts.acts.iter().find(|a| !(a.values && inner || statements.iter().any(|s| is_class(s, a))));
             if let Some(act) = act {
                 return Some(act.class);
             }
@@ -1047,26 +1212,44 @@ impl Judge {
 
     /// The same with both witnesses: an expression without origin passes where its own inputs were proved clean.
     pub fn plan_for(&self, decision: &Decision, columns: &[Column<'_>]) -> Plan {
-        self.plan_with(decision.outputs.as_deref().filter(|o| o.len() == columns.len()), columns)
+        self.plan_with(decision.outputs.as_deref(), columns)
     }
 
-    fn plan_with(&self, outputs: Option<&[bool]>, columns: &[Column<'_>]) -> Plan {
+    fn plan_with(&self, outputs: Option<&[Origin]>, columns: &[Column<'_>]) -> Plan {
         if !self.scope.masks() {
             return Plan { columns: columns.iter().map(|_| None).collect() };
         }
+        // The witnesses do not speak of the same answer: nothing of it can be believed.
+        if outputs.is_some_and(|o| o.len() != columns.len()) {
+            return Plan { columns: columns.iter().map(|c| Some(Cell::redact(c.type_oid))).collect() };
+        }
         let one = |(i, c): (usize, &Column<'_>)| {
-            if c.table == 0 {
-                let proved = outputs.and_then(|o| o.get(i)).copied().unwrap_or(false);
-                return (!proved).then(|| Cell::redact(c.type_oid));
-            }
+            let first = outputs.and_then(|o| o.get(i)).copied().unwrap_or(Origin::Unknown);
             let unknown = Some(Cell::redact(c.type_oid));
+            if c.table == 0 {
+                return if first == Origin::Clean { None } else { unknown };
+            }
+            let second = self.second(c, unknown.clone());
+            // They disagree where the first is certain: whoever is right, the cell is not shown.
+            let agree = first != Origin::Masked || self.tainted((c.table, c.attribute));
+            if second.is_none() && !agree { unknown } else { second }
+        };
+        Plan { columns: columns.iter().enumerate().map(one).collect() }
+    }
+
+    fn tainted(&self, base: Base) -> bool {
+        self.bound.taints.get(&base.0).is_some_and(|t| t.columns.values().any(|n| *n == base.1))
+    }
+
+    /// What the server's word about a column's origin asks for.
+    fn second(&self, c: &Column<'_>, unknown: Option<Cell>) -> Option<Cell> {
+        {
             let Some(table) = self.bound.index.table(&self.catalog, c.table) else {
                 let fixed = c.table < FIRST_NORMAL_OID && known::SYSTEM_OIDS.binary_search(&c.table).is_ok();
                 return if fixed && c.attribute != 0 { None } else { unknown };
             };
             self.column(table, c, unknown)
-        };
-        Plan { columns: columns.iter().enumerate().map(one).collect() }
+        }
     }
 
     fn column(&self, table: &Table, c: &Column<'_>, unknown: Option<Cell>) -> Option<Cell> {
@@ -1089,6 +1272,16 @@ impl Judge {
             }
             Some(_) => None,
         }
+    }
+}
+
+fn origin(out: &trace::Out) -> Origin {
+    if out.unknown {
+        Origin::Unknown
+    } else if out.sources.is_empty() {
+        Origin::Clean
+    } else {
+        Origin::Masked
     }
 }
 
@@ -1209,6 +1402,7 @@ fn unlisted_setting<'a>(facts: &Facts<'a>) -> Option<&'a str> {
 
 const NOT_UNDERSTOOD: &str = "not-understood";
 const MASKED_DATA_COPIED: &str = "masked-data-copied";
+const MASKED_DATA_ASKED: &str = "masked-data-asked";
 const CODE_NOT_ANALYSED: &str = "code-not-analysed";
 const HINT: &str = "Leave masked columns out of the statement, or ask the owner of this connection.";
 

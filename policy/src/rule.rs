@@ -275,6 +275,18 @@ pub(crate) struct Asking {
     pub probes: u32,
 }
 
+impl Default for Asking {
+    fn default() -> Asking {
+        Asking { predicates: Predicates::default(), probes: PROBES_PER_HOUR }
+    }
+}
+
+impl Asking {
+    pub(crate) fn stricter(&self, than: &Asking) -> bool {
+        (self.predicates, self.probes) < (than.predicates, than.probes)
+    }
+}
+
 /// Different values of a masked column one identity may ask about in an hour where a rule does not say.
 pub const PROBES_PER_HOUR: u32 = 1_000;
 

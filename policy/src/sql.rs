@@ -10,6 +10,7 @@ pub(crate) mod facts;
 pub(crate) mod known;
 pub(crate) mod lineage;
 pub mod mentions;
+pub(crate) mod trace;
 
 use memchr::{memchr, memchr2};
 use pg_raw_parse::ParseResult;

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use policy::mask::Mask;
 use policy::rule::{On, PolicyFile, Rule, Source};
-use policy::{Catalog, Decision, Judge, Subject, Verdict, compile};
+use policy::{Catalog, Decision, Judge, Origin, Subject, Verdict, compile};
 
 const STATEMENTS: usize = 12_000;
 const SEED: u64 = 23;
@@ -548,7 +548,8 @@ fn what_is_called_clean_does_not_depend_on_a_masked_value() {
         .zip(&statements)
         .zip(&decisions)
         .filter(|(_, d)| {
-            d.verdict == Verdict::Pass && (d.clean || d.outputs.as_ref().is_some_and(|o| o.contains(&true)))
+            d.verdict == Verdict::Pass
+                && (d.clean || d.outputs.as_ref().is_some_and(|o| o.contains(&Origin::Clean)))
         })
         .map(|((i, s), _)| (i, s.as_str()))
         .collect();
@@ -582,7 +583,7 @@ fn what_is_called_clean_does_not_depend_on_a_masked_value() {
                     .map(|r| {
                         r.split('\x1f')
                             .zip(&outputs)
-                            .filter(|(_, o)| **o)
+                            .filter(|(_, o)| **o == Origin::Clean)
                             .map(|(c, _)| c.to_owned())
                             .collect()
                     })

@@ -108,6 +108,38 @@ pub(crate) const ROW_FUNCTIONS: &[&str] = &[
     "regexp_matches", "regexp_split_to_table", "string_to_table", "unnest",
 ];
 
+/// Those of [`PURE_FUNCTIONS`] that never fail, nor answer NULL for what is not NULL, because of a value: what they make of a masked
+/// column can be masked whole, and neither an error nor a NULL tells of it. Whether a number overflows is left out of account for
+/// sums and means, whose input a statement cannot shape without another function.
+#[rustfmt::skip]
+pub(crate) const TOTAL_FUNCTIONS: &[&str] = &[
+    "abs", "age", "any_value", "array_agg", "array_append", "array_cat", "array_length", "array_prepend", "array_to_json",
+    "array_to_string", "ascii", "avg", "bit_length", "bool_and", "bool_or", "bpchar", "btrim", "cardinality", "ceil",
+    "ceiling", "char_length", "character_length", "concat", "concat_ws", "convert_to", "corr", "count", "cume_dist",
+    "date_part", "date_trunc", "dense_rank", "encode", "every", "extract", "family", "first_value", "floor", "hashtext",
+    "host", "initcap", "isempty", "isfinite", "json_agg", "json_agg_strict", "json_build_array", "json_build_object",
+    "json_object_agg", "json_strip_nulls", "json_typeof", "jsonb_agg", "jsonb_agg_strict", "jsonb_build_array",
+    "jsonb_build_object", "jsonb_object_agg", "jsonb_pretty", "jsonb_strip_nulls", "jsonb_typeof", "justify_days",
+    "justify_hours", "justify_interval", "last_value", "left", "length", "lower", "lower_inf", "ltrim", "masklen", "max",
+    "md5", "min", "mode", "name", "network", "num_nonnulls", "num_nulls", "octet_length", "percent_rank",
+    "percentile_cont", "percentile_disc", "pg_collation_for", "pg_typeof", "position", "quote_ident", "quote_literal",
+    "quote_nullable", "range_agg", "rank", "replace", "reverse", "right", "round", "row_number", "row_to_json", "rtrim",
+    "sha224", "sha256", "sha384", "sha512", "sign", "starts_with", "stddev", "stddev_pop", "stddev_samp", "string_agg",
+    "strip", "strpos", "substr", "sum", "text", "to_char", "to_json", "to_jsonb", "to_tsvector", "translate", "trim",
+    "trunc", "upper", "upper_inf", "var_pop", "var_samp", "varchar", "variance", "xmlagg", "xmltext",
+];
+
+/// Those of [`PURE_FUNCTIONS`] that stand in FROM as one column, named as they are called.
+#[rustfmt::skip]
+pub(crate) const SCALAR_FUNCTIONS: &[&str] = &[
+    "concat", "current_database", "current_date", "current_setting", "current_user", "generate_series",
+    "generate_subscripts", "json_array_elements", "json_array_elements_text", "json_build_object", "json_object_keys",
+    "jsonb_array_elements", "jsonb_array_elements_text", "jsonb_build_object", "jsonb_object_keys", "jsonb_path_query",
+    "jsonb_path_query_tz", "lower", "now", "pg_partition_ancestors", "pg_tablespace_databases", "regexp_matches",
+    "regexp_split_to_array", "regexp_split_to_table", "string_to_array", "string_to_table", "to_json", "to_jsonb", "upper",
+    "version",
+];
+
 /// Built-ins with an effect outside the statement. Harmless while nothing masked is read by it, a way out when something is.
 #[rustfmt::skip]
 pub(crate) const EFFECT_FUNCTIONS: &[&str] = &[
@@ -166,6 +198,34 @@ pub(crate) const SYSTEM_RELATIONS: &[&str] = &[
     "pg_tablespace", "pg_timezone_abbrevs", "pg_timezone_names", "pg_transform", "pg_trigger", "pg_ts_config",
     "pg_ts_config_map", "pg_ts_dict", "pg_ts_parser", "pg_ts_template", "pg_type", "pg_user", "pg_views",
 ];
+
+/// Columns of system relations that hold contents, where the others do not; `None`: all of them may.
+pub(crate) fn secret_columns(relation: &str) -> Option<&'static [&'static str]> {
+    match relation {
+        "pg_stat_activity" => Some(&["query"]),
+        "pg_stats" => Some(&[
+            "most_common_vals",
+            "most_common_freqs",
+            "histogram_bounds",
+            "correlation",
+            "most_common_elems",
+            "most_common_elem_freqs",
+            "elem_count_histogram",
+            "range_length_histogram",
+            "range_empty_frac",
+            "range_bounds_histogram",
+            "n_distinct",
+        ]),
+        "pg_authid" => Some(&["rolpassword"]),
+        "pg_shadow" => Some(&["passwd", "useconfig"]),
+        "pg_subscription" => Some(&["subconninfo"]),
+        "pg_user_mappings" => Some(&["umoptions"]),
+        "pg_foreign_server" => Some(&["srvoptions"]),
+        "pg_prepared_statements" | "pg_cursors" => Some(&["statement", "name"]),
+        "pg_locks" => Some(&["classid", "objid", "objsubid", "page", "tuple"]),
+        _ => None,
+    }
+}
 
 /// Views of `information_schema` that show options (passwords of foreign servers among them). The others show structure.
 #[rustfmt::skip]
@@ -268,6 +328,8 @@ mod tests {
         for list in [
             PURE_FUNCTIONS,
             ROW_FUNCTIONS,
+            TOTAL_FUNCTIONS,
+            SCALAR_FUNCTIONS,
             EFFECT_FUNCTIONS,
             TEXT_RUNNERS,
             SYSTEM_RELATIONS,
@@ -287,7 +349,7 @@ mod tests {
                 "pg_authid, user mappings, large objects, statistics, subscriptions"
             );
         }
-        for name in ROW_FUNCTIONS {
+        for name in ROW_FUNCTIONS.iter().chain(TOTAL_FUNCTIONS).chain(SCALAR_FUNCTIONS) {
             assert!(listed(PURE_FUNCTIONS, name), "{name}");
         }
         for name in EFFECT_FUNCTIONS.iter().chain(TEXT_RUNNERS) {

@@ -16,7 +16,8 @@ use pg_raw_parse::{Node, nodes};
 use super::children::children;
 use super::facts::{Name, act, name};
 use super::known::{self, listed};
-use crate::catalog::{Catalog, Table};
+use super::trace::{self, Place, Summaries, World};
+use crate::catalog::{Catalog, Function, Table};
 
 /// A catalogue, ready to be asked by name.
 #[derive(Debug, Default)]
@@ -32,6 +33,10 @@ pub(crate) struct Index {
 pub(crate) struct Taint {
     /// Tainted columns by name and number.
     pub columns: HashMap<Box<str>, i16>,
+    /// Numbers of those that are made of others: they derive from these.
+    pub derived: HashMap<i16, Vec<(u32, i16)>>,
+    /// Numbers of columns of a view that are another relation's: this one.
+    pub same: HashMap<i16, (u32, i16)>,
     /// Nothing is known of it: every column is tainted, and so is a statement that names it.
     pub whole: bool,
 }
@@ -44,6 +49,16 @@ impl Index {
     pub(crate) fn stranger(&self, function: &str) -> bool {
         self.functions.contains_key(function)
             || !(listed(known::PURE_FUNCTIONS, function) || listed(known::EFFECT_FUNCTIONS, function))
+    }
+
+    /// There is a function of users of this name.
+    pub(crate) fn user(&self, function: &str) -> bool {
+        self.functions.contains_key(function)
+    }
+
+    /// All of this name are of users and written in C.
+    pub(crate) fn in_c(&self, function: &str) -> bool {
+        self.functions.get(function) == Some(&true)
     }
 
     pub(crate) fn new(catalog: &Catalog) -> Index {
@@ -643,7 +658,7 @@ fn plain_star(c: &nodes::ColumnRef) -> bool {
     c.fields().len() == 1 && matches!(c.fields().first(), Some(Node::A_Star(_)))
 }
 
-fn plain_operator(parts: &pg_raw_parse::list::NodeList) -> bool {
+pub(super) fn plain_operator(parts: &pg_raw_parse::list::NodeList) -> bool {
     match parts.len() {
         0 | 1 => true,
         2 => parts.first().and_then(Node::as_str) == Some("pg_catalog"),
@@ -651,7 +666,7 @@ fn plain_operator(parts: &pg_raw_parse::list::NodeList) -> bool {
     }
 }
 
-fn built_in(t: &nodes::TypeName) -> bool {
+pub(super) fn built_in(t: &nodes::TypeName) -> bool {
     let names = t.names();
     let last = names
         .len()
@@ -783,8 +798,13 @@ pub(crate) fn harmless_ddl(statement: Node<'_>, prover: &Prover<'_>) -> Result<(
     if gathered.unknown_function { Err(CODE) } else { Ok(()) }
 }
 
-/// The taint of every relation, from the columns rules name: descendants, ancestors, generated columns and views follow.
-pub(crate) fn spread(catalog: &Catalog, index: &Index, named: &HashMap<u32, Vec<i16>>) -> Taints {
+/// The taint of every relation, from the columns rules name: descendants, ancestors, generated columns and views follow; and what
+/// functions of users in SQL show.
+pub(crate) fn spread(
+    catalog: &Catalog,
+    index: &Index,
+    named: &HashMap<u32, Vec<i16>>,
+) -> (Taints, Summaries) {
     let mut taints = Taints::new();
     for (oid, columns) in named {
         if let Some(table) = index.table(catalog, *oid) {
@@ -805,10 +825,9 @@ pub(crate) fn spread(catalog: &Catalog, index: &Index, named: &HashMap<u32, Vec<
             taints.entry(table.oid).or_default().whole = true;
         }
     }
-    if !taints.is_empty() {
-        views(catalog, index, &mut taints);
-    }
-    taints
+    let summaries =
+        if taints.is_empty() { Summaries::new() } else { definitions(catalog, index, &mut taints) };
+    (taints, summaries)
 }
 
 /// A generated column repeats what it is made of.
@@ -832,78 +851,91 @@ fn generated(table: &Table, taint: &mut Taint) {
                 hidden
             }
         };
-        if hidden {
+        if hidden && !taint.columns.contains_key(column.name.as_str()) {
+            let of = taint.columns.values().map(|n| (table.oid, *n)).collect();
             taint.columns.insert(column.name.as_str().into(), column.number);
+            taint.derived.insert(column.number, of);
         }
     }
 }
 
-/// Views over views resolve from the bottom up: each round settles those whose parts are settled.
-const VIEW_ROUNDS_MAX: usize = 64;
+/// Views and functions made of others resolve from the bottom up: each round settles those whose parts are settled.
+const ROUNDS_MAX: usize = 64;
 
-fn views(catalog: &Catalog, index: &Index, taints: &mut Taints) {
-    let mut waiting: Vec<&Table> = catalog
+fn definitions(catalog: &Catalog, index: &Index, taints: &mut Taints) -> Summaries {
+    let mut summaries = Summaries::new();
+    let mut views: Vec<&Table> = catalog
         .tables
         .iter()
         .filter(|t| matches!(t.kind, 'v' | 'm') && system(&t.schema, &t.name).is_none())
         .collect();
-    // Until it is settled a view counts as untraceable, so a view that uses it settles later, or never.
-    let mut unsettled: HashSet<u32> = waiting.iter().map(|t| t.oid).collect();
-    for view in &waiting {
+    // Until it is settled a view counts as untraceable, and a function is nobody's.
+    for view in &views {
         taints.insert(view.oid, Taint { whole: true, ..Taint::default() });
     }
-    for _ in 0..VIEW_ROUNDS_MAX {
-        let before = waiting.len();
-        let mut still = Vec::new();
-        for view in waiting {
-            let Some(tree) = view.definition.as_deref().and_then(|d| super::parse(d.as_bytes()).ok()) else {
-                continue;
-            };
-            let mut statements = tree.stmts();
-            let (Some(statement), None) = (statements.next(), statements.next()) else { continue };
-            if names_any(statement, catalog, index, &unsettled, view.oid) {
-                still.push(view);
-                continue;
-            }
-            let proof = Prover { catalog, index, taints }.prove(statement, Question::Output);
-            unsettled.remove(&view.oid);
-            if proof.clean() {
-                taints.remove(&view.oid);
-            } else if let Some(outputs) = proof.outputs.filter(|o| o.len() == view.columns.len()) {
-                let columns = view
-                    .columns
-                    .iter()
-                    .zip(outputs)
-                    .filter(|(_, clean)| !clean)
-                    .map(|(c, _)| (c.name.as_str().into(), c.number))
-                    .collect();
-                taints.insert(view.oid, Taint { columns, whole: false });
-            }
-        }
-        if still.len() == before || still.is_empty() {
-            return;
-        }
-        waiting = still;
+    let mut functions: HashMap<&str, Vec<&Function>> = HashMap::new();
+    for function in &catalog.functions {
+        functions.entry(&function.name).or_default().push(function);
     }
+    functions.retain(|_, all| all.iter().all(|f| trace::body(f).is_some()));
+    for _ in 0..ROUNDS_MAX {
+        let before = views.len() + functions.len();
+        views.retain(|view| {
+            let settled = settle(view, World::new(catalog, index, taints, &summaries), false);
+            let waits = settled.is_none();
+            match settled {
+                Some(taint) if taint.columns.is_empty() => drop(taints.remove(&view.oid)),
+                Some(taint) => drop(taints.insert(view.oid, taint)),
+                None => {}
+            }
+            waits
+        });
+        functions.retain(|name, all| {
+            match trace::summarise(World::new(catalog, index, taints, &summaries), all) {
+                Some(summary) => {
+                    summaries.insert((*name).into(), summary);
+                    false
+                }
+                None => true,
+            }
+        });
+        if views.len() + functions.len() == before {
+            break;
+        }
+    }
+    // The rest is made of what nobody can follow: column by column where at least that can be told.
+    for view in views {
+        if let Some(taint) = settle(view, World::new(catalog, index, taints, &summaries), true) {
+            taints.insert(view.oid, taint);
+        }
+    }
+    summaries
 }
 
-fn names_any(
-    statement: Node<'_>,
-    catalog: &Catalog,
-    index: &Index,
-    oids: &HashSet<u32>,
-    except: u32,
-) -> bool {
-    let mut stack = vec![statement];
-    while let Some(node) = stack.pop() {
-        if let Node::RangeVar(r) = node
-            && index.candidates(catalog, name(r)).any(|t| t.oid != except && oids.contains(&t.oid))
-        {
-            return true;
+/// What a view hides; `None`: it cannot be told (yet). One that chooses its rows by hidden columns stays hidden as a whole.
+fn settle(view: &Table, world: World<'_>, partly: bool) -> Option<Taint> {
+    let tree = super::parse(view.definition.as_deref()?.as_bytes()).ok()?;
+    let mut statements = tree.stmts();
+    let (Some(statement), None) = (statements.next(), statements.next()) else { return None };
+    let trace = trace::trace(world, statement).ok()?;
+    let asks = |place: &Place| !matches!(place, Place::Output | Place::Null | Place::Count);
+    if trace.stranger || trace.effects || trace.reads.iter().any(|(_, p)| asks(p)) {
+        return None;
+    }
+    let outputs = trace.outputs.filter(|o| o.len() == view.columns.len())?;
+    let mut taint = Taint::default();
+    for (column, out) in view.columns.iter().zip(outputs) {
+        if out.unknown && !partly {
+            return None;
         }
-        if children(node, &mut stack).is_err() {
-            return true;
+        if !out.unknown && out.sources.is_empty() {
+            continue;
+        }
+        taint.columns.insert(column.name.as_str().into(), column.number);
+        match out.column.filter(|_| !out.unknown) {
+            Some(base) => drop(taint.same.insert(column.number, base)),
+            None => drop(taint.derived.insert(column.number, out.sources)),
         }
     }
-    false
+    Some(taint)
 }

@@ -1,0 +1,2141 @@
+//! Where every value of a statement comes from: names resolved in their scopes, over the parse tree and a catalogue.
+//!
+//! Not the fast path ([`super::lineage`] proves most statements clean without scopes) and not a judgement (what follows from a read is
+//! the judge's). Invariant: a value whose origin was not followed says [`Val::unknown`]; a construct, name or shape nobody here
+//! understands ends the trace ([`Stop`]), never passes for nothing; work and depth are bounded. What cannot be told apart (several
+//! tables of one name, a column more than one relation may have) is taken together.
+//! Source: parse_relation.c, parse_target.c, parse_clause.c and parse_func.c of PostgreSQL 18.
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use pg_raw_parse::list::NodeList;
+use pg_raw_parse::{Node, nodes};
+
+use super::children::children;
+use super::facts::{self, constant, name};
+use super::known::{self, listed};
+use super::lineage::{Index, Taints, built_in, plain_operator, system};
+use crate::catalog::{Catalog, Function, Table, TableColumn};
+use crate::judge::{Probe, ProbeValue};
+
+/// A column of a relation: OID and attribute number. Number 0: something of the relation, nobody knows what.
+pub(crate) type Base = (u32, i16);
+
+/// Where in a statement a column is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    /// Its value reaches the answer, as it is or in another form.
+    Output,
+    /// Only how many are not NULL.
+    Count,
+    /// Only whether it is NULL.
+    Null,
+    /// Compared by `=` or IN with values that are written out or bound.
+    Equality,
+    /// Any other condition on which rows there are: WHERE, HAVING, FILTER, a subquery's.
+    Predicate,
+    /// A join condition other than equality with a value, USING, NATURAL.
+    Join,
+    Sort,
+    Group,
+    /// DISTINCT, UNION, EXCEPT, INTERSECT.
+    Distinct,
+    Window,
+    /// The condition of a CASE.
+    Case,
+    /// It decides how many rows there are: arguments of functions that return rows, of TABLESAMPLE.
+    Rows,
+    Limit,
+    /// It is computed with by something that can fail, or answer NULL, because of its value.
+    Computed,
+    /// It is stored.
+    Write,
+}
+
+/// What a statement does with data.
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    /// `None`: how many there are cannot be told.
+    pub outputs: Option<Vec<Out>>,
+    pub reads: Vec<(Base, Place)>,
+    /// Values compared with a column.
+    pub probes: Vec<(Base, ProbeValue)>,
+    /// What was written, of origin unknown or hidden.
+    pub stores_unknown: bool,
+    /// A built-in with an effect outside the statement is given what derives from a hidden column.
+    pub effects: bool,
+    /// A function nobody knows decides about rows, or is given what derives from a hidden column.
+    pub stranger: bool,
+    /// Relations in FROM, when every column is followed.
+    pub views: Vec<u32>,
+    /// Which rows there are may derive from anything: a relation or a function that nobody can follow stands in FROM.
+    vague: bool,
+    /// A function nobody knows is called at all.
+    pub unknown_function: bool,
+    /// Targets of writes, as they are written, with what flows into them.
+    pub writes: Vec<(String, Vec<Base>)>,
+}
+
+/// One output column.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Out {
+    pub name: String,
+    pub sources: Vec<Base>,
+    pub column: Option<Base>,
+    pub type_oid: u32,
+    pub unknown: bool,
+}
+
+/// Why a trace ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stop(pub &'static str);
+
+type Traced<T> = Result<T, Stop>;
+
+const CONSTRUCT: Stop = Stop("it holds a construct nobody here understands");
+const DEEP: Stop = Stop("it is nested too deeply");
+const MUCH: Stop = Stop("it compares too many names");
+
+/// Queries, CASEs and the like inside of each other.
+const DEPTH_MAX: usize = 48;
+/// Steps and comparisons of names; about 2 ms.
+const WORK_MAX: usize = 200_000;
+/// Rounds until a recursive WITH tells nothing new.
+const ROUNDS_MAX: usize = 12;
+
+/// Body of a function of users in SQL, followed once.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Summary {
+    pub sources: Vec<Base>,
+    /// It stores something, or has another effect.
+    pub effects: bool,
+}
+
+pub(crate) type Summaries = HashMap<Box<str>, Summary>;
+
+/// Against what a statement is traced.
+#[derive(Clone, Copy)]
+pub(crate) struct World<'a> {
+    pub catalog: &'a Catalog,
+    pub index: &'a Index,
+    pub taints: &'a Taints,
+    pub summaries: &'a Summaries,
+    /// Follow every column, through views too, not only hidden ones.
+    pub all: bool,
+    /// A name that resolves to nothing is a parameter (bodies of functions).
+    pub body: bool,
+}
+
+impl<'a> World<'a> {
+    pub(crate) fn new(
+        catalog: &'a Catalog,
+        index: &'a Index,
+        taints: &'a Taints,
+        summaries: &'a Summaries,
+    ) -> World<'a> {
+        World { catalog, index, taints, summaries, all: false, body: false }
+    }
+}
+
+/// A value: what it derives from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Val {
+    /// Sorted.
+    sources: Vec<Base>,
+    /// The very column.
+    column: Option<Base>,
+    type_oid: u32,
+    unknown: bool,
+    /// Of a function nobody knows.
+    stranger: bool,
+}
+
+impl Val {
+    fn unknown() -> Val {
+        Val { unknown: true, ..Val::default() }
+    }
+
+    /// Also derives from `other`.
+    fn add(&mut self, other: &Val) {
+        self.column = None;
+        self.unknown |= other.unknown;
+        self.stranger |= other.stranger;
+        for base in &other.sources {
+            if let Err(at) = self.sources.binary_search(base) {
+                self.sources.insert(at, *base);
+            }
+        }
+    }
+
+    fn hidden(&self) -> bool {
+        self.unknown || !self.sources.is_empty()
+    }
+}
+
+/// A column of a derived relation. Without a name: it may have any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Col<'a> {
+    name: Option<&'a str>,
+    val: Val,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Columns<'a> {
+    list: Vec<Col<'a>>,
+    /// There may be more columns, each deriving from this.
+    rest: Option<Val>,
+}
+
+impl<'a> Columns<'a> {
+    fn open(val: Val) -> Columns<'a> {
+        Columns { list: Vec::new(), rest: Some(val) }
+    }
+
+    fn all(&self) -> Val {
+        let mut all = Val::default();
+        for val in self.list.iter().map(|c| &c.val).chain(&self.rest) {
+            all.add(val);
+        }
+        all
+    }
+
+    /// `AS x(a, b)`: names by position.
+    fn renamed(mut self, names: &'a NodeList) -> Columns<'a> {
+        let names = names.iter().map(Node::as_str);
+        if self.rest.is_some() {
+            // Which is which is not known.
+            let val = self.all();
+            if names.len() > 0 {
+                self.list = names.map(|name| Col { name, val: val.clone() }).collect();
+                self.rest = Some(val);
+            }
+            return self;
+        }
+        for (col, new) in self.list.iter_mut().zip(names) {
+            col.name = new;
+        }
+        self
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Body<'a> {
+    /// Every relation the name may mean.
+    Tables(Vec<&'a Table>),
+    Columns(Rc<Columns<'a>>),
+}
+
+/// What FROM brings into scope under one name.
+#[derive(Debug, Clone)]
+struct Rel<'a> {
+    name: Option<&'a str>,
+    /// As written, for `schema.table.column`; only without an alias.
+    schema: Option<&'a str>,
+    aliased: bool,
+    rename: Vec<&'a str>,
+    body: Body<'a>,
+    /// Only `name.column` finds it: excluded, old, new, the alias of USING.
+    shy: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Scope<'s, 'a> {
+    parent: Option<&'s Scope<'s, 'a>>,
+    rels: &'s [Rel<'a>],
+    ctes: &'s [(&'a str, Rc<Columns<'a>>)],
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    /// Equality with a value is allowed to be told from other conditions.
+    Rows(Place),
+    /// Every condition counts alike.
+    Finer(Place),
+}
+
+/// Follows one statement.
+pub(crate) fn trace<'a>(world: World<'a>, statement: Node<'a>) -> Traced<Trace> {
+    let mut tracer =
+        Tracer { world, trace: Trace::default(), seen: HashSet::new(), work: WORK_MAX, depth: 0 };
+    let outer = Scope { parent: None, rels: &[], ctes: &[] };
+    let columns = tracer.statement(statement, &outer)?;
+    if let Some(columns) = columns {
+        for c in &columns.list {
+            tracer.record(&c.val, Place::Output);
+        }
+        if columns.rest.is_none() {
+            tracer.trace.outputs = Some(columns.list.into_iter().map(Col::out).collect());
+        } else if let Some(rest) = &columns.rest {
+            tracer.record(rest, Place::Output);
+        }
+    } else {
+        tracer.trace.outputs = Some(Vec::new());
+    }
+    if tracer.trace.vague {
+        tracer.trace.outputs.iter_mut().flatten().for_each(|o| o.unknown = true);
+    }
+    Ok(tracer.trace)
+}
+
+impl Col<'_> {
+    fn out(self) -> Out {
+        Out {
+            name: self.name.unwrap_or("?column?").to_owned(),
+            sources: self.val.sources,
+            column: self.val.column,
+            type_oid: self.val.type_oid,
+            unknown: self.val.unknown,
+        }
+    }
+}
+
+struct Tracer<'a> {
+    world: World<'a>,
+    trace: Trace,
+    seen: HashSet<(Base, Place)>,
+    work: usize,
+    depth: usize,
+}
+
+impl<'a> Tracer<'a> {
+    fn spend(&mut self, steps: usize) -> Traced<()> {
+        self.work = self.work.checked_sub(steps).ok_or(MUCH)?;
+        Ok(())
+    }
+
+    fn deeper<T>(&mut self, f: impl FnOnce(&mut Self) -> Traced<T>) -> Traced<T> {
+        if self.depth >= DEPTH_MAX {
+            return Err(DEEP);
+        }
+        self.depth += 1;
+        let result = f(self);
+        self.depth -= 1;
+        result
+    }
+
+    fn record(&mut self, val: &Val, place: Place) {
+        for base in &val.sources {
+            if self.seen.insert((*base, place)) {
+                self.trace.reads.push((*base, place));
+            }
+        }
+        if val.stranger && !matches!(place, Place::Output | Place::Write) {
+            self.trace.stranger = true;
+        }
+    }
+
+    // ---------------------------------------------------------------------------------------------------- statements
+
+    /// The columns of the answer; `None` when it has none.
+    fn statement(&mut self, node: Node<'a>, outer: &Scope<'_, 'a>) -> Traced<Option<Columns<'a>>> {
+        match node {
+            Node::SelectStmt(s) => {
+                let columns = self.select(s, outer)?;
+                let Some(into) = s.into_clause() else { return Ok(Some(columns)) };
+                self.store(into.rel().and_then(nodes::RangeVar::relname), &columns.all());
+                Ok(None)
+            }
+            Node::InsertStmt(_) | Node::UpdateStmt(_) | Node::DeleteStmt(_) | Node::MergeStmt(_) => {
+                self.deeper(|t| t.change(node, outer))
+            }
+            Node::DeclareCursorStmt(d) => self.statement(d.query(), outer),
+            Node::PrepareStmt(p) => self.statement(p.query(), outer),
+            Node::CopyStmt(c) if !c.is_from && !matches!(c.query(), Node::None) => {
+                self.statement(c.query(), outer)
+            }
+            Node::CreateTableAsStmt(c) => {
+                let columns = self.statement(c.query(), outer)?;
+                let target = c.into().and_then(nodes::IntoClause::rel).and_then(nodes::RangeVar::relname);
+                self.store(target, &columns.unwrap_or_default().all());
+                Ok(None)
+            }
+            Node::ViewStmt(v) => {
+                let columns = self.statement(v.query(), outer)?;
+                let target = v.view().and_then(nodes::RangeVar::relname);
+                self.store(target, &columns.unwrap_or_default().all());
+                Ok(None)
+            }
+            Node::ExplainStmt(e) => {
+                // The lines hold constants and estimates of whatever is read.
+                let columns = self.statement(e.query(), outer)?;
+                let mut val = columns.unwrap_or_default().all();
+                for (base, _) in &self.trace.reads {
+                    val.add(&Val { sources: vec![*base], ..Val::default() });
+                }
+                val.unknown |= self.trace.stranger;
+                Ok(Some(Columns { list: vec![Col { name: Some("QUERY PLAN"), val }], rest: None }))
+            }
+            _ => Err(Stop("it is of a kind whose answer cannot be traced")),
+        }
+    }
+
+    fn store(&mut self, target: Option<&str>, val: &Val) {
+        self.record(val, Place::Write);
+        self.trace.stores_unknown |= val.unknown;
+        let target = target.unwrap_or_default();
+        match self.trace.writes.iter_mut().find(|(t, _)| t == target) {
+            Some((_, sources)) => {
+                sources.extend(&val.sources);
+                sources.sort_unstable();
+                sources.dedup();
+            }
+            None => self.trace.writes.push((target.to_owned(), val.sources.clone())),
+        }
+    }
+
+    fn change(&mut self, node: Node<'a>, outer: &Scope<'_, 'a>) -> Traced<Option<Columns<'a>>> {
+        let with = match node {
+            Node::InsertStmt(s) => s.with_clause(),
+            Node::UpdateStmt(s) => s.with_clause(),
+            Node::DeleteStmt(s) => s.with_clause(),
+            Node::MergeStmt(s) => s.with_clause(),
+            _ => None,
+        };
+        let ctes = self.with(with, outer)?;
+        let with = Scope { parent: Some(outer), rels: &[], ctes: &ctes };
+        let (relation, returning) = match node {
+            Node::InsertStmt(s) => (s.relation(), s.returning_clause()),
+            Node::UpdateStmt(s) => (s.relation(), s.returning_clause()),
+            Node::DeleteStmt(s) => (s.relation(), s.returning_clause()),
+            Node::MergeStmt(s) => (s.relation(), s.returning_clause()),
+            _ => return Err(CONSTRUCT),
+        };
+        let relation = relation.ok_or(CONSTRUCT)?;
+        let target = relation.relname();
+        // A CTE is never what is written to.
+        let mut rels = vec![self.table(relation)];
+        match node {
+            Node::InsertStmt(s) => {
+                let columns = match s.select_stmt() {
+                    Node::None => Columns::default(),
+                    Node::SelectStmt(q) => self.select(q, &with)?,
+                    _ => return Err(CONSTRUCT),
+                };
+                self.store(target, &columns.all());
+                for column in s.cols() {
+                    self.indirection(column, &with)?;
+                }
+                if let Some(conflict) = s.on_conflict_clause() {
+                    if let Some(infer) = conflict.infer() {
+                        let scope = Scope { parent: Some(&with), rels: &rels, ctes: &[] };
+                        self.predicate(infer.where_clause(), &scope, Ask::Finer(Place::Predicate))?;
+                    }
+                    // The row that was to be inserted: what is not said comes from defaults.
+                    let excluded = Columns::open(columns.all());
+                    rels.push(Rel::shy("excluded", excluded));
+                    let scope = Scope { parent: Some(&with), rels: &rels, ctes: &[] };
+                    for set in conflict.target_list() {
+                        self.indirection(set.into(), &scope)?;
+                        let val = self.value(set.val(), &scope)?;
+                        self.store(target, &val);
+                    }
+                    self.predicate(conflict.where_clause(), &scope, Ask::Rows(Place::Predicate))?;
+                    rels.pop();
+                }
+            }
+            Node::UpdateStmt(s) => {
+                for item in s.from_clause() {
+                    self.from(item, &mut rels, &with, false)?;
+                }
+                let scope = Scope { parent: Some(&with), rels: &rels, ctes: &[] };
+                for set in s.target_list() {
+                    self.indirection(set.into(), &scope)?;
+                    let val = self.value(set.val(), &scope)?;
+                    self.store(target, &val);
+                }
+                self.predicate(s.where_clause(), &scope, Ask::Rows(Place::Predicate))?;
+            }
+            Node::DeleteStmt(s) => {
+                for item in s.using_clause() {
+                    self.from(item, &mut rels, &with, false)?;
+                }
+                let scope = Scope { parent: Some(&with), rels: &rels, ctes: &[] };
+                self.predicate(s.where_clause(), &scope, Ask::Rows(Place::Predicate))?;
+                self.trace.writes.push((target.unwrap_or_default().to_owned(), Vec::new()));
+            }
+            Node::MergeStmt(s) => {
+                self.from(s.source_relation(), &mut rels, &with, false)?;
+                let scope = Scope { parent: Some(&with), rels: &rels, ctes: &[] };
+                self.predicate(s.join_condition(), &scope, Ask::Rows(Place::Join))?;
+                for when in s.merge_when_clauses() {
+                    self.predicate(when.condition(), &scope, Ask::Rows(Place::Predicate))?;
+                    for node in when.target_list() {
+                        if let Node::ResTarget(set) = node {
+                            self.indirection(node, &scope)?;
+                            let val = self.value(set.val(), &scope)?;
+                            self.store(target, &val);
+                        }
+                    }
+                    for node in when.values() {
+                        let val = self.value(node, &scope)?;
+                        self.store(target, &val);
+                    }
+                }
+            }
+            _ => return Err(CONSTRUCT),
+        }
+        let Some(returning) = returning else { return Ok(None) };
+        let body = rels.first().map_or_else(|| Body::Columns(Rc::default()), |r| r.body.clone());
+        for version in ["old", "new"] {
+            rels.push(Rel { body: body.clone(), ..Rel::shy(version, Columns::default()) });
+        }
+        for option in returning.options() {
+            let called = option.value().ok_or(CONSTRUCT)?;
+            rels.push(Rel { body: body.clone(), ..Rel::shy(called, Columns::default()) });
+        }
+        // `*` is the target first, then the others; MERGE begins with its source.
+        let shown: Vec<Rel<'a>> = if matches!(node, Node::MergeStmt(_)) {
+            let (first, rest) = rels.split_first().ok_or(CONSTRUCT)?;
+            rest.iter().chain([first]).cloned().collect()
+        } else {
+            rels.clone()
+        };
+        let mut star = Columns::default();
+        for rel in shown.iter().filter(|r| !r.shy) {
+            self.append(&mut star, rel)?;
+        }
+        let scope = Scope { parent: Some(&with), rels: &rels, ctes: &[] };
+        let mut columns = Columns::default();
+        for expr in returning.exprs() {
+            let Node::ResTarget(target) = expr else { return Err(CONSTRUCT) };
+            self.target(target, &scope, Some(&star), &mut columns)?;
+        }
+        Ok(Some(columns))
+    }
+
+    /// Subscripts in the targets of SET and INSERT's column list: they decide what is stored where.
+    fn indirection(&mut self, node: Node<'a>, scope: &Scope<'_, 'a>) -> Traced<()> {
+        let Node::ResTarget(target) = node else { return Err(CONSTRUCT) };
+        for part in target.indirection() {
+            if let Node::A_Indices(i) = part {
+                for bound in [i.lidx(), i.uidx()] {
+                    let val = self.value(bound, scope)?;
+                    self.record(&val, Place::Write);
+                    self.trace.stores_unknown |= val.unknown;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    // ------------------------------------------------------------------------------------------------------- queries
+
+    fn with(
+        &mut self,
+        clause: Option<&'a nodes::WithClause>,
+        outer: &Scope<'_, 'a>,
+    ) -> Traced<Vec<(&'a str, Rc<Columns<'a>>)>> {
+        let Some(clause) = clause else { return Ok(Vec::new()) };
+        let mut ctes: Vec<(&'a str, Rc<Columns<'a>>)> = Vec::new();
+        if !clause.recursive {
+            for cte in clause.ctes() {
+                let scope = Scope { parent: Some(outer), rels: &[], ctes: &ctes };
+                let columns = self.cte(cte, &scope)?;
+                ctes.push((cte.ctename().unwrap_or_default(), Rc::new(columns)));
+            }
+            return Ok(ctes);
+        }
+        // From below: at first each is thought to hold nothing, under any name.
+        for cte in clause.ctes() {
+            ctes.push((cte.ctename().unwrap_or_default(), Rc::new(Columns::open(Val::default()))));
+        }
+        for _ in 0..ROUNDS_MAX {
+            let mut settled = true;
+            for (i, cte) in clause.ctes().iter().enumerate() {
+                let scope = Scope { parent: Some(outer), rels: &[], ctes: &ctes };
+                let columns = self.cte(cte, &scope)?;
+                if let Some(slot) = ctes.get_mut(i)
+                    && *slot.1 != columns
+                {
+                    settled = false;
+                    slot.1 = Rc::new(columns);
+                }
+            }
+            if settled {
+                return Ok(ctes);
+            }
+        }
+        Err(MUCH)
+    }
+
+    fn cte(&mut self, cte: &'a nodes::CommonTableExpr, scope: &Scope<'_, 'a>) -> Traced<Columns<'a>> {
+        let mut columns = self.deeper(|t| t.statement(cte.ctequery(), scope))?.unwrap_or_default();
+        columns = columns.renamed(cte.aliascolnames());
+        let extra = |name: Option<&'a str>, val: &Val| Col { name, val: val.clone() };
+        if let Some(search) = cte.search_clause() {
+            let mut val = columns.all();
+            val.column = None;
+            self.record(&val, Place::Sort);
+            columns.list.push(extra(search.search_seq_column(), &val));
+        }
+        if let Some(cycle) = cte.cycle_clause() {
+            let mut val = columns.all();
+            val.column = None;
+            self.record(&val, Place::Distinct);
+            columns.list.push(extra(cycle.cycle_mark_column(), &val));
+            columns.list.push(extra(cycle.cycle_path_column(), &val));
+        }
+        Ok(columns)
+    }
+
+    fn select(&mut self, s: &'a nodes::SelectStmt, outer: &Scope<'_, 'a>) -> Traced<Columns<'a>> {
+        self.spend(1)?;
+        self.deeper(|t| {
+            let ctes = t.with(s.with_clause(), outer)?;
+            let with = Scope { parent: Some(outer), rels: &[], ctes: &ctes };
+            let mut rels = Vec::new();
+            let columns = if s.op != nodes::SetOperation::SETOP_NONE {
+                t.set_operation(s, &with)?
+            } else if !s.values_lists().is_empty() {
+                t.rows(s.values_lists(), &with)?
+            } else {
+                t.plain(s, &with, &mut rels)?
+            };
+            // What ORDER BY and LIMIT see: the outputs, and FROM's columns where it is one SELECT.
+            let scope = Scope { parent: Some(&with), rels: &rels, ctes: &[] };
+            for sort in s.sort_clause() {
+                let val = t.by_output(sort.node(), &columns, &scope, true)?;
+                t.operator(sort.use_op())?;
+                t.record(&val, Place::Sort);
+            }
+            for bound in [s.limit_count(), s.limit_offset()] {
+                let val = t.value(bound, &scope)?;
+                t.record(&val, Place::Limit);
+                t.trace.stranger |= val.stranger;
+            }
+            Ok(columns)
+        })
+    }
+
+    fn plain(
+        &mut self,
+        s: &'a nodes::SelectStmt,
+        with: &Scope<'_, 'a>,
+        rels: &mut Vec<Rel<'a>>,
+    ) -> Traced<Columns<'a>> {
+        let starred = s.target_list().iter().any(|t| {
+            matches!(t.val(), Node::ColumnRef(c)
+            if c.fields().len() == 1 && matches!(c.fields().first(), Some(Node::A_Star(_))))
+        });
+        let mut star = Columns::default();
+        for item in s.from_clause() {
+            let columns = self.from(item, rels, with, starred)?;
+            if starred {
+                star.join(columns);
+            }
+        }
+        let scope = Scope { parent: Some(with), rels, ctes: &[] };
+        self.predicate(s.where_clause(), &scope, Ask::Rows(Place::Predicate))?;
+        let mut columns = Columns::default();
+        for target in s.target_list() {
+            self.target(target, &scope, starred.then_some(&star), &mut columns)?;
+        }
+        for window in s.window_clause() {
+            let Node::WindowDef(w) = window else { return Err(CONSTRUCT) };
+            self.window(w, &scope)?;
+        }
+        let mut groups: Vec<Node<'a>> = s.group_clause().iter().collect();
+        while let Some(node) = groups.pop() {
+            match node {
+                Node::GroupingSet(g) => groups.extend(g.content().iter()),
+                Node::NodeList(l) => groups.extend(l.iter()),
+                Node::RowExpr(r) => groups.extend(r.args().iter()),
+                Node::None => {}
+                node => {
+                    let val = self.by_output(node, &columns, &scope, false)?;
+                    self.record(&val, Place::Group);
+                }
+            }
+        }
+        self.predicate(s.having_clause(), &scope, Ask::Finer(Place::Predicate))?;
+        let distinct = s.distinct_clause();
+        if !distinct.is_empty() {
+            let mut on = distinct.iter().filter(|n| !matches!(n, Node::None)).peekable();
+            if on.peek().is_none() {
+                self.record(&columns.all(), Place::Distinct);
+            }
+            for node in on {
+                let val = self.by_output(node, &columns, &scope, true)?;
+                self.record(&val, Place::Distinct);
+            }
+        }
+        Ok(columns)
+    }
+
+    /// ORDER BY, GROUP BY and DISTINCT ON: by position, by name of an output, or an expression.
+    fn by_output(
+        &mut self,
+        node: Node<'a>,
+        columns: &Columns<'a>,
+        scope: &Scope<'_, 'a>,
+        outputs_first: bool,
+    ) -> Traced<Val> {
+        let output = |wanted: &str| {
+            let mut val: Option<Val> = None;
+            for c in columns.list.iter().filter(|c| c.name.is_none_or(|n| n == wanted)) {
+                val.get_or_insert_default().add(&c.val);
+            }
+            if let Some(rest) = &columns.rest {
+                val.get_or_insert_default().add(rest);
+            }
+            val
+        };
+        match node {
+            Node::A_Const(c) => {
+                let Some(pg_raw_parse::ConstValue::Integer(n)) = c.val() else { return Ok(Val::default()) };
+                let position = usize::try_from(n).ok().and_then(|n| n.checked_sub(1));
+                let found = position.and_then(|i| columns.list.get(i)).filter(|_| columns.rest.is_none());
+                Ok(found.map_or_else(|| columns.all(), |c| c.val.clone()))
+            }
+            Node::ColumnRef(c) if c.fields().len() == 1 => {
+                let wanted = c.fields().first().and_then(Node::as_str).unwrap_or_default();
+                if outputs_first {
+                    if let Some(val) = output(wanted) {
+                        return Ok(val);
+                    }
+                } else if let Some(val) = self.unqualified_here(wanted, scope.rels)? {
+                    return Ok(val);
+                } else if let Some(val) = output(wanted) {
+                    return Ok(val);
+                }
+                self.value(node, scope)
+            }
+            _ => self.value(node, scope),
+        }
+    }
+
+    fn set_operation(&mut self, s: &'a nodes::SelectStmt, with: &Scope<'_, 'a>) -> Traced<Columns<'a>> {
+        let mut arms = Vec::new();
+        let mut distinct = false;
+        let mut stack = vec![s];
+        while let Some(node) = stack.pop() {
+            let nested = std::ptr::eq(node, s)
+                || (node.sort_clause().is_empty()
+                    && node.with_clause().is_none()
+                    && matches!((node.limit_count(), node.limit_offset()), (Node::None, Node::None)));
+            if node.op == nodes::SetOperation::SETOP_NONE || !nested {
+                arms.push(node);
+                continue;
+            }
+            distinct |= !(node.op == nodes::SetOperation::SETOP_UNION && node.all);
+            let (Some(left), Some(right)) = (node.larg(), node.rarg()) else { return Err(CONSTRUCT) };
+            stack.extend([right, left]);
+        }
+        let mut all: Option<Columns<'a>> = None;
+        for arm in arms {
+            let columns = self.select(arm, with)?;
+            all = Some(match all {
+                None => columns,
+                Some(mut so_far) => {
+                    // Arms have as many columns as each other, so one that is known tells how many the other has.
+                    if so_far.rest.is_none() && columns.rest.is_some() {
+                        let val = columns.all();
+                        so_far.list.iter_mut().for_each(|c| c.val.add(&val));
+                        so_far
+                    } else if so_far.rest.is_some() || so_far.list.len() != columns.list.len() {
+                        let mut val = so_far.all();
+                        val.add(&columns.all());
+                        Columns::open(val)
+                    } else {
+                        for (into, from) in so_far.list.iter_mut().zip(&columns.list) {
+                            into.val.add(&from.val);
+                        }
+                        so_far
+                    }
+                }
+            });
+        }
+        let columns = all.ok_or(CONSTRUCT)?;
+        if distinct {
+            self.record(&columns.all(), Place::Distinct);
+        }
+        Ok(columns)
+    }
+
+    fn rows(&mut self, lists: &'a NodeList, with: &Scope<'_, 'a>) -> Traced<Columns<'a>> {
+        const NAMES: [&str; 12] = [
+            "column1", "column2", "column3", "column4", "column5", "column6", "column7", "column8",
+            "column9", "column10", "column11", "column12",
+        ];
+        let mut columns = Columns::default();
+        for row in lists {
+            let row = row.as_node_list().ok_or(CONSTRUCT)?;
+            for (i, cell) in row.iter().enumerate() {
+                let val = self.value(cell, with)?;
+                match columns.list.get_mut(i) {
+                    Some(col) => col.val.add(&val),
+                    None => columns.list.push(Col { name: NAMES.get(i).copied(), val }),
+                }
+            }
+        }
+        Ok(columns)
+    }
+
+    fn target(
+        &mut self,
+        target: &'a nodes::ResTarget,
+        scope: &Scope<'_, 'a>,
+        star: Option<&Columns<'a>>,
+        out: &mut Columns<'a>,
+    ) -> Traced<()> {
+        self.spend(1)?;
+        match target.val() {
+            Node::ColumnRef(c) if matches!(last(c.fields()), Some(Node::A_Star(_))) => {
+                if c.fields().len() == 1 {
+                    out.join(star.ok_or(CONSTRUCT)?.clone());
+                    return Ok(());
+                }
+                let rels = self.relation(c.fields(), scope)?;
+                match rels.as_slice() {
+                    [] => out.join(Columns::open(Val::unknown())),
+                    [rel] => self.append(out, rel)?,
+                    several => {
+                        let mut val = Val::default();
+                        for rel in several {
+                            val.add(&self.row(rel)?);
+                        }
+                        out.join(Columns::open(val));
+                    }
+                }
+            }
+            Node::A_Indirection(i) if matches!(last(i.indirection()), Some(Node::A_Star(_))) => {
+                // `(c).*` of a relation in scope is its columns; of another composite value, nobody knows how many.
+                if let (1, Node::ColumnRef(c)) = (i.indirection().len(), i.arg())
+                    && c.fields().len() == 1
+                    && let Some(called) = c.fields().first().and_then(Node::as_str)
+                    && self.unqualified(called, scope)?.is_none()
+                    && let [rel] = self.called(called, None, scope).as_slice()
+                {
+                    return self.append(out, rel);
+                }
+                let val = self.value(i.arg(), scope)?;
+                out.join(Columns::open(val));
+            }
+            node => {
+                let val = self.value(node, scope)?;
+                let name = match target.name() {
+                    Some(name) => Some(name),
+                    None => figure(node),
+                };
+                out.list.push(Col { name, val });
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends the columns of a relation, as `*` does.
+    fn append(&mut self, out: &mut Columns<'a>, rel: &Rel<'a>) -> Traced<()> {
+        let columns = self.columns(rel)?;
+        out.join(columns);
+        Ok(())
+    }
+
+    fn columns(&mut self, rel: &Rel<'a>) -> Traced<Columns<'a>> {
+        match &rel.body {
+            Body::Columns(columns) => {
+                self.spend(columns.list.len())?;
+                Ok((**columns).clone())
+            }
+            Body::Tables(tables) => {
+                let mut all: Option<Columns<'a>> = None;
+                for table in tables {
+                    self.spend(table.columns.len())?;
+                    let mut columns = Columns::default();
+                    for (i, c) in table.columns.iter().enumerate() {
+                        let val = self.column(table, c);
+                        let name = rel.rename.get(i).copied().unwrap_or(c.name.as_str());
+                        columns.list.push(Col { name: Some(name), val });
+                    }
+                    all = Some(match all {
+                        None => columns,
+                        Some(mut so_far) => {
+                            let same = so_far.rest.is_none()
+                                && so_far.list.len() == columns.list.len()
+                                && so_far.list.iter().zip(&columns.list).all(|(a, b)| a.name == b.name);
+                            if same {
+                                for (into, from) in so_far.list.iter_mut().zip(&columns.list) {
+                                    into.val.add(&from.val);
+                                }
+                                so_far
+                            } else {
+                                let mut val = so_far.all();
+                                val.add(&columns.all());
+                                Columns::open(val)
+                            }
+                        }
+                    });
+                }
+                Ok(all.unwrap_or_default())
+            }
+        }
+    }
+
+    /// What a column of a table shows.
+    fn column(&self, table: &'a Table, column: &TableColumn) -> Val {
+        let base = (table.oid, column.number);
+        let mut val = Val { type_oid: column.type_oid, ..Val::default() };
+        match system(&table.schema, &table.name) {
+            Some(true) => {
+                if self.world.all {
+                    val.sources.push(base);
+                    val.column = Some(base);
+                }
+                return val;
+            }
+            Some(false) => {
+                let secret = known::secret_columns(&table.name);
+                if self.world.all || secret.is_none_or(|s| s.contains(&column.name.as_str())) {
+                    val.sources.push(base);
+                    val.column = Some(base);
+                    val.unknown = secret.is_none_or(|s| s.contains(&column.name.as_str()));
+                }
+                return val;
+            }
+            None => {}
+        }
+        match self.world.taints.get(&table.oid) {
+            Some(taint) if taint.whole => {
+                val.unknown = true;
+                val.sources.push((table.oid, 0));
+            }
+            Some(taint) if taint.columns.get(column.name.as_str()) == Some(&column.number) => {
+                val.sources.push(base);
+                if !taint.derived.contains_key(&column.number) {
+                    val.column = Some(base);
+                }
+            }
+            _ if self.world.all => {
+                val.sources.push(base);
+                val.column = Some(base);
+            }
+            _ => val.column = Some(base),
+        }
+        val
+    }
+
+    /// A whole row as one value.
+    fn row(&mut self, rel: &Rel<'a>) -> Traced<Val> {
+        let mut val = match &rel.body {
+            Body::Columns(columns) => {
+                self.spend(columns.list.len())?;
+                columns.all()
+            }
+            Body::Tables(tables) => {
+                let mut val = Val::default();
+                for table in tables {
+                    self.spend(table.columns.len())?;
+                    for c in &table.columns {
+                        val.add(&self.column(table, c));
+                    }
+                }
+                val
+            }
+        };
+        val.column = None;
+        Ok(val)
+    }
+
+    // ---------------------------------------------------------------------------------------------------------- FROM
+
+    /// Brings an item of FROM into `rels`; its columns as `*` shows them, when `starred`.
+    fn from(
+        &mut self,
+        item: Node<'a>,
+        rels: &mut Vec<Rel<'a>>,
+        with: &Scope<'_, 'a>,
+        starred: bool,
+    ) -> Traced<Columns<'a>> {
+        let start = rels.len();
+        let (mut joins, mut node) = (Vec::new(), item);
+        while let Node::JoinExpr(j) = node {
+            joins.push(j);
+            node = j.larg();
+        }
+        let names = |j: &&nodes::JoinExpr| {
+            j.is_natural
+                || j.alias().is_some()
+                || j.join_using_alias().is_some()
+                || !j.using_clause().is_empty()
+        };
+        let starred = starred || joins.iter().any(names);
+        let mut star = self.item(node, rels, with, starred)?;
+        for join in joins.into_iter().rev() {
+            self.spend(1)?;
+            let right = self.deeper(|t| t.from(join.rarg(), rels, with, starred))?;
+            let merged: Vec<&'a str> = if join.is_natural {
+                if star.rest.is_some() || right.rest.is_some() {
+                    return Err(Stop("it joins by whatever columns match, and not all are known"));
+                }
+                self.spend(star.list.len().saturating_mul(right.list.len()))?;
+                let has = |n: &str| right.list.iter().any(|c| c.name.is_none_or(|name| name == n));
+                star.list.iter().filter_map(|c| c.name).filter(|n| has(n)).collect()
+            } else {
+                join.using_clause().iter().filter_map(nodes::String::sval).collect()
+            };
+            let mut first = Columns::default();
+            for name in &merged {
+                let mut val = star.take(name);
+                let other = right.find(name);
+                self.spend(star.list.len() + right.list.len())?;
+                val.add(&other);
+                self.record(&val, Place::Join);
+                first.list.push(Col { name: Some(name), val });
+            }
+            let mut right = right;
+            for name in &merged {
+                right.take(name);
+            }
+            let scope = Scope { parent: Some(with), rels: rels.get(start..).unwrap_or_default(), ctes: &[] };
+            self.predicate(join.quals(), &scope, Ask::Rows(Place::Join))?;
+            if let Some(alias) = join.join_using_alias() {
+                rels.push(Rel::shy(alias.aliasname().unwrap_or_default(), first.clone()));
+            }
+            first.join(star);
+            first.join(right);
+            star = first;
+            if let Some(alias) = join.alias() {
+                rels.truncate(start);
+                star = star.renamed(alias.colnames());
+                rels.push(Rel::derived(alias.aliasname(), star.clone()));
+            }
+        }
+        Ok(star)
+    }
+
+    fn item(
+        &mut self,
+        node: Node<'a>,
+        rels: &mut Vec<Rel<'a>>,
+        with: &Scope<'_, 'a>,
+        starred: bool,
+    ) -> Traced<Columns<'a>> {
+        self.spend(1)?;
+        let lateral = Scope { parent: Some(with), rels, ctes: &[] };
+        let rel = match node {
+            Node::RangeVar(r) => {
+                let n = name(r);
+                let cte = if n.schema.is_none() { with.cte(n.name) } else { None };
+                match cte {
+                    Some(columns) => {
+                        let mut rel = Rel::derived(Some(n.name), Columns::default());
+                        rel.body = Body::Columns(columns);
+                        rel.alias(r.alias())
+                    }
+                    None => self.table(r),
+                }
+            }
+            Node::RangeSubselect(r) => {
+                let scope = if r.lateral { &lateral } else { with };
+                let Node::SelectStmt(q) = r.subquery() else { return Err(CONSTRUCT) };
+                let columns = self.select(q, scope)?;
+                Rel::derived(None, columns).alias(r.alias())
+            }
+            Node::RangeFunction(r) => {
+                let columns = self.range_function(r, &lateral)?;
+                let name = match r.functions().iter().next().and_then(|n| n.as_node_list()) {
+                    Some(pair) if !r.is_rowsfrom => pair.first().and_then(|f| match f {
+                        Node::FuncCall(f) => last(f.funcname()).and_then(Node::as_str),
+                        _ => None,
+                    }),
+                    _ => None,
+                };
+                Rel::derived(name, columns).alias(r.alias())
+            }
+            Node::RangeTableFunc(r) => {
+                let mut val = self.value(r.docexpr(), &lateral)?;
+                for node in r.namespaces() {
+                    val.add(&self.value(node, &lateral)?);
+                }
+                val.add(&self.value(r.rowexpr(), &lateral)?);
+                for c in r.columns() {
+                    val.add(&self.value(c.colexpr(), &lateral)?);
+                    val.add(&self.value(c.coldefexpr(), &lateral)?);
+                }
+                val.type_oid = 0;
+                self.record(&val, Place::Rows);
+                let list = r.columns().iter().map(|c| Col { name: c.colname(), val: val.clone() }).collect();
+                Rel::derived(None, Columns { list, rest: None }).alias(r.alias())
+            }
+            Node::JsonTable(r) => {
+                let mut stack = Vec::new();
+                children(node, &mut stack).map_err(|_| CONSTRUCT)?;
+                let mut list = Vec::new();
+                let mut val = Val::default();
+                while let Some(node) = stack.pop() {
+                    self.spend(1)?;
+                    match node {
+                        Node::JsonTableColumn(c) => {
+                            if c.name().is_some() && c.columns().is_empty() {
+                                list.push(Col { name: c.name(), val: Val::default() });
+                            }
+                            children(node, &mut stack).map_err(|_| CONSTRUCT)?;
+                        }
+                        Node::JsonArgument(_)
+                        | Node::JsonValueExpr(_)
+                        | Node::JsonBehavior(_)
+                        | Node::JsonTablePathSpec(_) => children(node, &mut stack).map_err(|_| CONSTRUCT)?,
+                        Node::TypeName(_) | Node::None => {}
+                        node => val.add(&self.value(node, &lateral)?),
+                    }
+                }
+                self.record(&val, Place::Rows);
+                for c in &mut list {
+                    c.val = val.clone();
+                }
+                Rel::derived(None, Columns { list, rest: None }).alias(r.alias())
+            }
+            Node::RangeTableSample(s) => {
+                let method = s.method().iter().filter_map(Node::as_str).collect::<Vec<_>>();
+                if !matches!(
+                    method.as_slice(),
+                    ["system" | "bernoulli"] | ["pg_catalog", "system" | "bernoulli"]
+                ) {
+                    return Err(Stop("it samples by a method that is not built in"));
+                }
+                for node in s.args().iter().chain([s.repeatable()]) {
+                    let val = self.value(node, &lateral)?;
+                    self.record(&val, Place::Rows);
+                }
+                return self.item(s.relation(), rels, with, starred);
+            }
+            Node::JoinExpr(_) => return self.deeper(|t| t.from(node, rels, with, starred)),
+            _ => return Err(CONSTRUCT),
+        };
+        let columns = if starred { self.columns(&rel)? } else { Columns::default() };
+        rels.push(rel);
+        Ok(columns)
+    }
+
+    /// A relation of the catalogue, by every meaning of its name.
+    fn table(&mut self, r: &'a nodes::RangeVar) -> Rel<'a> {
+        let n = name(r);
+        let tables: Vec<&'a Table> = self.world.index.candidates(self.world.catalog, n).collect();
+        let body = if tables.is_empty() {
+            let structure = match n.schema {
+                None => listed(known::SYSTEM_RELATIONS, n.name),
+                Some(schema) => system(schema, n.name) == Some(true),
+            };
+            let val = if structure { Val::default() } else { Val::unknown() };
+            self.trace.vague |= val.unknown;
+            Body::Columns(Rc::new(Columns::open(val)))
+        } else {
+            // A view that chooses its rows by what is hidden, a foreign table, what holds anything.
+            self.trace.vague |= tables.iter().any(|t| match system(&t.schema, &t.name) {
+                Some(structure) => !structure && known::secret_columns(&t.name).is_none(),
+                None => self.world.taints.get(&t.oid).is_some_and(|t| t.whole),
+            });
+            if self.world.all {
+                self.trace.views.extend(tables.iter().map(|t| t.oid));
+            }
+            Body::Tables(tables)
+        };
+        let rel = Rel {
+            name: Some(n.name),
+            schema: n.schema,
+            aliased: false,
+            rename: Vec::new(),
+            body,
+            shy: false,
+        };
+        rel.alias(r.alias())
+    }
+
+    fn range_function(&mut self, r: &'a nodes::RangeFunction, scope: &Scope<'_, 'a>) -> Traced<Columns<'a>> {
+        let mut all = Columns::default();
+        let single = r.functions().len() == 1;
+        for pair in r.functions() {
+            let pair = pair.as_node_list().ok_or(CONSTRUCT)?;
+            let call = pair.first().ok_or(CONSTRUCT)?;
+            let mut val = self.value(call, scope)?;
+            val.column = None;
+            if val.sources.is_empty() {
+                self.trace.vague |= val.unknown;
+            } else {
+                self.record(&val, Place::Rows);
+            }
+            // `AS x(a int, b text)`, of the whole or of one of ROWS FROM.
+            let defined = match pair.get(1) {
+                Some(Node::NodeList(l)) => Some(l),
+                _ => None,
+            };
+            let mut named: Vec<Option<&'a str>> = Vec::new();
+            for node in defined.into_iter().flat_map(|l| l.iter()) {
+                if let Node::ColumnDef(d) = node {
+                    named.push(d.colname());
+                }
+            }
+            if single {
+                named.extend(r.coldeflist().iter().map(nodes::ColumnDef::colname));
+            }
+            if !named.is_empty() {
+                let list = named.into_iter().map(|name| Col { name, val: val.clone() }).collect();
+                all.join(Columns { list, rest: None });
+                continue;
+            }
+            let scalar = match call {
+                Node::FuncCall(f) => {
+                    let name = last(f.funcname()).and_then(Node::as_str);
+                    let shadowed = name.is_none_or(|n| self.world.index.user(n));
+                    name.filter(|n| !shadowed && listed(known::SCALAR_FUNCTIONS, n))
+                }
+                _ => None,
+            };
+            match scalar {
+                Some(function) => {
+                    // Called by its alias, or by the function's name.
+                    let called = r.alias().and_then(nodes::Alias::aliasname).filter(|_| single);
+                    let name = Some(called.unwrap_or(function));
+                    all.join(Columns { list: vec![Col { name, val }], rest: None });
+                }
+                None => all.join(Columns::open(val)),
+            }
+        }
+        if r.ordinality {
+            all.join(Columns {
+                list: vec![Col { name: Some("ordinality"), val: Val::default() }],
+                rest: None,
+            });
+        }
+        Ok(all)
+    }
+
+    // ----------------------------------------------------------------------------------------------------- names
+
+    /// The relations `fields` without its last part names.
+    fn relation(&mut self, fields: &'a NodeList, scope: &Scope<'_, 'a>) -> Traced<Vec<Rel<'a>>> {
+        let part =
+            |back: usize| fields.len().checked_sub(back).and_then(|i| fields.get(i)).and_then(Node::as_str);
+        let table = part(2).ok_or(CONSTRUCT)?;
+        self.spend(scope.rels.len() + 1)?;
+        Ok(self.called(table, part(3), scope))
+    }
+
+    /// Relations of the nearest scope that has any of this name.
+    fn called(&self, table: &str, schema: Option<&str>, scope: &Scope<'_, 'a>) -> Vec<Rel<'a>> {
+        let mut level = Some(scope);
+        while let Some(here) = level {
+            let named = |r: &&Rel<'a>| {
+                r.name == Some(table)
+                    && schema.is_none_or(|s| {
+                        !r.aliased
+                            && match (&r.body, r.schema) {
+                                (_, Some(written)) => written == s,
+                                (Body::Tables(tables), None) => tables.iter().any(|t| t.schema == s),
+                                // A relation nobody knows may be of any schema.
+                                (Body::Columns(c), None) => c.rest.is_some(),
+                            }
+                    })
+            };
+            let found: Vec<Rel<'a>> = here.rels.iter().filter(named).cloned().collect();
+            if !found.is_empty() {
+                return found;
+            }
+            level = here.parent;
+        }
+        Vec::new()
+    }
+
+    /// A column of a relation; `None` when it has none of this name.
+    fn of(&mut self, rel: &Rel<'a>, wanted: &str) -> Traced<Option<Val>> {
+        let mut found: Option<Val> = None;
+        let put = |val: Val, found: &mut Option<Val>| match found {
+            None => *found = Some(val),
+            Some(so_far) => {
+                // Of several tables of one name one hides it: only the server knows which is meant.
+                let differ = so_far.hidden() != val.hidden();
+                so_far.add(&val);
+                so_far.unknown |= differ;
+            }
+        };
+        match &rel.body {
+            Body::Columns(columns) => {
+                self.spend(columns.list.len())?;
+                for c in columns.list.iter().filter(|c| c.name == Some(wanted)) {
+                    put(c.val.clone(), &mut found);
+                }
+                if found.is_none() {
+                    for c in columns.list.iter().filter(|c| c.name.is_none()) {
+                        put(Val { column: None, ..c.val.clone() }, &mut found);
+                    }
+                    if let Some(rest) = &columns.rest {
+                        put(Val { column: None, ..rest.clone() }, &mut found);
+                    }
+                }
+            }
+            Body::Tables(tables) => {
+                for table in tables {
+                    self.spend(table.columns.len() + 1)?;
+                    for (i, c) in table.columns.iter().enumerate() {
+                        let name = rel.rename.get(i).copied().unwrap_or(c.name.as_str());
+                        if name == wanted {
+                            put(self.column(table, c), &mut found);
+                        }
+                    }
+                }
+                if found.is_none() && known::SYSTEM_COLUMNS.contains(&wanted) {
+                    found = Some(Val::default());
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether a relation may have columns nobody knows the names of.
+    fn open(rel: &Rel<'a>) -> bool {
+        match &rel.body {
+            Body::Columns(c) => c.rest.is_some() || c.list.iter().any(|c| c.name.is_none()),
+            // Of several tables of one name, one may lack the column.
+            Body::Tables(tables) => tables.len() > 1,
+        }
+    }
+
+    fn unqualified_here(&mut self, wanted: &str, rels: &[Rel<'a>]) -> Traced<Option<Val>> {
+        let mut found: Option<Val> = None;
+        for rel in rels.iter().filter(|r| !r.shy) {
+            if let Some(val) = self.of(rel, wanted)? {
+                match &mut found {
+                    None => found = Some(val),
+                    Some(so_far) => so_far.add(&val),
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// A column by its name alone; `None` when no scope has one.
+    fn unqualified(&mut self, wanted: &str, scope: &Scope<'_, 'a>) -> Traced<Option<Val>> {
+        let mut found: Option<Val> = None;
+        let mut level = Some(scope);
+        while let Some(here) = level {
+            if let Some(val) = self.unqualified_here(wanted, here.rels)? {
+                match &mut found {
+                    None => found = Some(val),
+                    Some(so_far) => so_far.add(&val),
+                }
+                // Where it is certain that this scope has it, no other is asked.
+                let certain = here.rels.iter().filter(|r| !r.shy).any(|r| self.has(r, wanted));
+                if certain {
+                    return Ok(found);
+                }
+            }
+            level = here.parent;
+        }
+        Ok(found)
+    }
+
+    fn has(&self, rel: &Rel<'a>, wanted: &str) -> bool {
+        match &rel.body {
+            Body::Columns(c) => c.list.iter().any(|c| c.name == Some(wanted)),
+            Body::Tables(tables) => {
+                let has = |t: &&Table| {
+                    t.columns
+                        .iter()
+                        .enumerate()
+                        .any(|(i, c)| rel.rename.get(i).copied().unwrap_or(c.name.as_str()) == wanted)
+                        || known::SYSTEM_COLUMNS.contains(&wanted)
+                };
+                tables.iter().all(has)
+            }
+        }
+    }
+
+    fn reference(&mut self, c: &'a nodes::ColumnRef, scope: &Scope<'_, 'a>) -> Traced<Val> {
+        self.spend(1)?;
+        let fields = c.fields();
+        let end = last(fields).ok_or(CONSTRUCT)?;
+        if matches!(end, Node::A_Star(_)) {
+            // A whole row, as in `count(c.*)`; of `*` alone nobody says whose.
+            if fields.len() < 2 {
+                return Err(CONSTRUCT);
+            }
+            let rels = self.relation(fields, scope)?;
+            let mut val = if rels.is_empty() { Val::unknown() } else { Val::default() };
+            for rel in &rels {
+                val.add(&self.row(rel)?);
+            }
+            return Ok(val);
+        }
+        let wanted = end.as_str().ok_or(CONSTRUCT)?;
+        if fields.len() == 1 {
+            if let Some(val) = self.unqualified(wanted, scope)? {
+                return Ok(val);
+            }
+            let mut val = Val::default();
+            let rels = self.called(wanted, None, scope);
+            for rel in &rels {
+                val.add(&self.row(rel)?);
+            }
+            return Ok(if rels.is_empty() && !self.world.body { Val::unknown() } else { val });
+        }
+        let rels = self.relation(fields, scope)?;
+        if rels.is_empty() {
+            return Ok(if self.world.body { Val::default() } else { Val::unknown() });
+        }
+        let mut val: Option<Val> = None;
+        for rel in &rels {
+            let found = self.of(rel, wanted)?;
+            let absent = found.is_none();
+            let mut found = match found {
+                Some(found) => found,
+                // `t.f` calls f(t) when t has no column f.
+                None => {
+                    let mut row = self.row(rel)?;
+                    row.add(&self.applied(wanted, &row.clone())?);
+                    row
+                }
+            };
+            if !absent && Self::open(rel) && !self.has(rel, wanted) {
+                let row = self.row(rel)?;
+                found.add(&self.applied(wanted, &row)?);
+            }
+            match &mut val {
+                None => val = Some(found),
+                Some(so_far) => so_far.add(&found),
+            }
+        }
+        Ok(val.unwrap_or_default())
+    }
+
+    /// A function called in the notation of a column.
+    fn applied(&mut self, function: &str, row: &Val) -> Traced<Val> {
+        if self.world.index.user(function) {
+            let mut val = self.summary(function);
+            self.trace.unknown_function |= val.stranger;
+            self.trace.stranger |= val.stranger && row.hidden();
+            val.column = None;
+            return Ok(val);
+        }
+        // Casts and functions that are built in: of the row itself. What can fail because of it is refused like any other.
+        if row.hidden() && !listed(known::TOTAL_FUNCTIONS, function) {
+            self.record(&row.clone(), Place::Computed);
+        }
+        let harmless = listed(known::PURE_FUNCTIONS, function) || listed(known::TYPES, function);
+        Ok(if harmless { Val::default() } else { Val::unknown() })
+    }
+
+    // ------------------------------------------------------------------------------------------------- expressions
+
+    /// What an expression derives from, noting on the way what its parts are used for.
+    fn value(&mut self, node: Node<'a>, scope: &Scope<'_, 'a>) -> Traced<Val> {
+        match node {
+            Node::None => return Ok(Val::default()),
+            Node::ColumnRef(c) => return self.reference(c, scope),
+            Node::A_Indirection(i) => {
+                if let Some(val) = self.field(i, scope)? {
+                    return Ok(val);
+                }
+            }
+            _ => {}
+        }
+        let mut acc = Val::default();
+        // Each with whether something above it can fail because of its value.
+        let mut stack: Vec<(Node<'a>, bool)> = vec![(node, false)];
+        while let Some((node, fallible)) = stack.pop() {
+            self.spend(1)?;
+            let direct = |n: Node<'a>| matches!(n, Node::ColumnRef(_));
+            match node {
+                Node::None
+                | Node::A_Const(_)
+                | Node::ParamRef(_)
+                | Node::SQLValueFunction(_)
+                | Node::SetToDefault(_)
+                | Node::MergeSupportFunc(_)
+                | Node::GroupingFunc(_)
+                | Node::CurrentOfExpr(_)
+                | Node::TypeName(_)
+                | Node::JsonFormat(_)
+                | Node::JsonReturning(_)
+                | Node::String(_)
+                | Node::Integer(_)
+                | Node::Float(_)
+                | Node::Boolean(_) => {}
+                Node::ColumnRef(c) => {
+                    let val = self.reference(c, scope)?;
+                    if fallible {
+                        self.record(&val, Place::Computed);
+                    }
+                    acc.add(&val);
+                }
+                Node::TypeCast(c) => {
+                    let fails = self.cast(c, scope, &mut acc)?;
+                    stack.push((c.arg(), fallible || fails));
+                }
+                Node::A_Expr(e) => {
+                    if !plain_operator(e.name()) {
+                        acc.unknown = true;
+                    }
+                    let fails = fallible || self.fails(e, scope)?;
+                    stack.extend([(e.lexpr(), fails), (e.rexpr(), fails)]);
+                }
+                Node::BoolExpr(b) => stack.extend(b.args().iter().map(|a| (a, fallible))),
+                Node::FuncCall(f) => self.call(f, scope, fallible, &mut acc, &mut stack)?,
+                Node::CaseExpr(c) => {
+                    let arg = self.deeper(|t| t.value(c.arg(), scope))?;
+                    self.record(&arg, Place::Case);
+                    acc.add(&arg);
+                    for when in c.args() {
+                        let Node::CaseWhen(w) = when else { return Err(CONSTRUCT) };
+                        let condition =
+                            self.deeper(|t| t.predicate(w.expr(), scope, Ask::Finer(Place::Case)))?;
+                        acc.add(&condition);
+                        stack.push((w.result(), fallible));
+                    }
+                    stack.push((c.defresult(), fallible));
+                }
+                Node::NullTest(t) if direct(t.arg()) => {
+                    let mut val = self.value(t.arg(), scope)?;
+                    if val.column.is_some() {
+                        self.record(&val, Place::Null);
+                    } else {
+                        // A whole row, or something computed: which part is NULL is more than one bit.
+                        self.record(&val, Place::Predicate);
+                    }
+                    val.sources.clear();
+                    acc.add(&val);
+                }
+                Node::NullTest(t) => stack.push((t.arg(), fallible)),
+                Node::BooleanTest(t) => stack.push((t.arg(), fallible)),
+                Node::CollateClause(c) => stack.push((c.arg(), fallible)),
+                Node::CoalesceExpr(c) => stack.extend(c.args().iter().map(|a| (a, fallible))),
+                Node::MinMaxExpr(m) => stack.extend(m.args().iter().map(|a| (a, fallible))),
+                Node::RowExpr(r) => stack.extend(r.args().iter().map(|a| (a, fallible))),
+                Node::A_ArrayExpr(a) => stack.extend(a.elements().iter().map(|a| (a, fallible))),
+                Node::NodeList(l) => stack.extend(l.iter().map(|a| (a, fallible))),
+                Node::NamedArgExpr(a) => stack.push((a.arg(), fallible)),
+                Node::ResTarget(t) => stack.push((t.val(), fallible)),
+                Node::MultiAssignRef(m) => stack.push((m.source(), fallible)),
+                Node::SubLink(l) => {
+                    let val = self.deeper(|t| t.sublink(l, scope))?;
+                    if fallible {
+                        self.record(&val, Place::Computed);
+                    }
+                    acc.add(&val);
+                }
+                Node::A_Indirection(i) => {
+                    if let Some(val) = self.field(i, scope)? {
+                        if fallible {
+                            self.record(&val, Place::Computed);
+                        }
+                        acc.add(&val);
+                        continue;
+                    }
+                    let mut subscript = false;
+                    for part in i.indirection() {
+                        match part {
+                            // What is not there is NULL.
+                            Node::A_Indices(n) => {
+                                subscript = true;
+                                stack.extend([(n.lidx(), true), (n.uidx(), true)]);
+                            }
+                            part => {
+                                if let Some(field) = part.as_str()
+                                    && self.world.index.user(field)
+                                {
+                                    let val = self.summary(field);
+                                    acc.add(&val);
+                                }
+                            }
+                        }
+                    }
+                    stack.push((i.arg(), fallible || subscript));
+                }
+                Node::XmlExpr(x) => {
+                    use nodes::XmlExprOp as Op;
+                    let total = matches!(x.op, Op::IS_XMLCONCAT | Op::IS_XMLELEMENT | Op::IS_XMLFOREST);
+                    let parts = x.named_args().iter().chain(x.args().iter());
+                    stack.extend(parts.map(|a| (a, fallible || !total)));
+                }
+                Node::XmlSerialize(x) => stack.push((x.expr(), fallible)),
+                Node::JsonObjectConstructor(_)
+                | Node::JsonArrayConstructor(_)
+                | Node::JsonKeyValue(_)
+                | Node::JsonValueExpr(_)
+                | Node::JsonObjectAgg(_)
+                | Node::JsonArrayAgg(_)
+                | Node::JsonOutput(_)
+                | Node::JsonScalarExpr(_) => {
+                    let mut parts = Vec::new();
+                    children(node, &mut parts).map_err(|_| CONSTRUCT)?;
+                    stack.extend(parts.into_iter().map(|p| (p, fallible)));
+                }
+                Node::JsonAggConstructor(j) => {
+                    let filter =
+                        self.deeper(|t| t.predicate(j.agg_filter(), scope, Ask::Finer(Place::Predicate)))?;
+                    acc.add(&filter);
+                    for sort in j.agg_order() {
+                        if let Node::SortBy(s) = sort {
+                            let val = self.deeper(|t| t.value(s.node(), scope))?;
+                            self.record(&val, Place::Sort);
+                        }
+                    }
+                    if let Some(w) = j.over() {
+                        self.window(w, scope)?;
+                    }
+                }
+                Node::JsonArrayQueryConstructor(j) => {
+                    let Node::SelectStmt(q) = j.query() else { return Err(CONSTRUCT) };
+                    let val = self.select(q, scope)?.all();
+                    acc.add(&val);
+                }
+                Node::JsonFuncExpr(_)
+                | Node::JsonParseExpr(_)
+                | Node::JsonSerializeExpr(_)
+                | Node::JsonIsPredicate(_)
+                | Node::JsonArgument(_)
+                | Node::JsonBehavior(_) => {
+                    let mut parts = Vec::new();
+                    children(node, &mut parts).map_err(|_| CONSTRUCT)?;
+                    stack.extend(parts.into_iter().map(|p| (p, true)));
+                }
+                _ => return Err(CONSTRUCT),
+            }
+        }
+        acc.column = None;
+        Ok(acc)
+    }
+
+    /// Field selection from a row that is in scope: `(c).ssn`.
+    fn field(&mut self, i: &'a nodes::A_Indirection, scope: &Scope<'_, 'a>) -> Traced<Option<Val>> {
+        let (Node::ColumnRef(c), Some(wanted)) = (i.arg(), i.indirection().first().and_then(Node::as_str))
+        else {
+            return Ok(None);
+        };
+        if c.fields().len() != 1 || i.indirection().len() != 1 {
+            return Ok(None);
+        }
+        let called = c.fields().first().and_then(Node::as_str).ok_or(CONSTRUCT)?;
+        if self.unqualified(called, scope)?.is_some() {
+            return Ok(None);
+        }
+        let rels = self.called(called, None, scope);
+        let [rel] = rels.as_slice() else { return Ok(None) };
+        if !self.has(rel, wanted) {
+            let mut row = self.row(rel)?;
+            row.add(&self.applied(wanted, &row.clone())?);
+            return Ok(Some(row));
+        }
+        self.of(rel, wanted)
+    }
+
+    /// Whether a cast can fail because of the value; notes types nobody knows.
+    fn cast(&mut self, c: &'a nodes::TypeCast, scope: &Scope<'_, 'a>, acc: &mut Val) -> Traced<bool> {
+        if constant(c.arg()) {
+            return Ok(false);
+        }
+        let Some(t) = c.type_name().filter(|t| built_in(t)) else {
+            acc.unknown = true;
+            return Ok(true);
+        };
+        let names = t.names();
+        let to = names
+            .len()
+            .checked_sub(1)
+            .and_then(|i| names.get(i))
+            .and_then(nodes::String::sval)
+            .unwrap_or_default();
+        let arrays = !t.array_bounds().is_empty();
+        if !arrays
+            && matches!(to, "text" | "varchar" | "bpchar" | "char" | "name" | "bytea" | "json" | "jsonb")
+        {
+            // From text to bytea and json it is read, and may not be one.
+            if !matches!(to, "bytea" | "json" | "jsonb") {
+                return Ok(false);
+            }
+        }
+        if !t.typmods().is_empty() || arrays {
+            return Ok(true);
+        }
+        let Node::ColumnRef(column) = c.arg() else { return Ok(true) };
+        let from = self.reference(column, scope)?.type_oid;
+        Ok(match to {
+            "numeric" | "float8" | "float4" => !matches!(from, 20 | 21 | 23 | 700 | 701 | 1700),
+            "date" | "timestamp" | "timestamptz" => !matches!(from, 1082 | 1114 | 1184),
+            "json" | "jsonb" => !matches!(from, 114 | 3802),
+            "bytea" => from != 17,
+            _ => true,
+        })
+    }
+
+    /// Whether an operator can fail, or answer NULL, because of what it is given.
+    fn fails(&mut self, e: &'a nodes::A_Expr, scope: &Scope<'_, 'a>) -> Traced<bool> {
+        use nodes::A_Expr_Kind as Kind;
+        let operator = last(e.name()).and_then(Node::as_str).unwrap_or_default();
+        Ok(match e.kind {
+            Kind::AEXPR_IN
+            | Kind::AEXPR_LIKE
+            | Kind::AEXPR_ILIKE
+            | Kind::AEXPR_BETWEEN
+            | Kind::AEXPR_NOT_BETWEEN
+            | Kind::AEXPR_DISTINCT
+            | Kind::AEXPR_NOT_DISTINCT => false,
+            Kind::AEXPR_OP => match operator {
+                "||" | "=" | "<>" | "!=" | "<" | ">" | "<=" | ">=" | "~~" | "!~~" | "~~*" | "!~~*" => false,
+                // The column's own keys, by a name that is written out.
+                "->" | "->>" | "#>" | "#>>" => {
+                    !(matches!(e.lexpr(), Node::ColumnRef(_)) && constant(e.rexpr()))
+                }
+                "-" if matches!(e.lexpr(), Node::None) => !matches!(e.rexpr(), Node::ColumnRef(_)),
+                "+" | "-" | "*" => {
+                    let (column, other) = match (e.lexpr(), e.rexpr()) {
+                        (Node::ColumnRef(c), other) | (other, Node::ColumnRef(c)) => (c, other),
+                        _ => return Ok(true),
+                    };
+                    let small = matches!(other, Node::A_Const(c)
+                        if matches!(c.val(), Some(pg_raw_parse::ConstValue::Integer(n)) if n.abs() < 1_000_000));
+                    // An overflow would tell how large it is.
+                    !(small && matches!(self.reference(column, scope)?.type_oid, 701 | 1700))
+                }
+                _ => true,
+            },
+            _ => true,
+        })
+    }
+
+    fn call(
+        &mut self,
+        f: &'a nodes::FuncCall,
+        scope: &Scope<'_, 'a>,
+        fallible: bool,
+        acc: &mut Val,
+        stack: &mut Vec<(Node<'a>, bool)>,
+    ) -> Traced<()> {
+        for sort in f.agg_order() {
+            let val = self.deeper(|t| t.value(sort.node(), scope))?;
+            self.operator(sort.use_op())?;
+            self.record(&val, Place::Sort);
+            // WITHIN GROUP: they are its input.
+            if f.agg_within_group {
+                acc.add(&val);
+            }
+        }
+        let filter = self.deeper(|t| t.predicate(f.agg_filter(), scope, Ask::Finer(Place::Predicate)))?;
+        acc.unknown |= filter.unknown;
+        if let Some(w) = f.over() {
+            self.window(w, scope)?;
+        }
+        let parts = f.funcname();
+        let part = |i: usize| parts.get(i).and_then(Node::as_str);
+        let index = self.world.index;
+        let (function, schema) = match (parts.len(), part(0), part(1)) {
+            (1, Some(f), _) => (f, None),
+            (2, Some(schema), Some(f)) => (f, Some(schema)),
+            (_, _, Some(f)) => (f, Some("")),
+            _ => ("", Some("")),
+        };
+        let of_users = schema.is_none() && index.user(function) || schema.is_some_and(|s| s != "pg_catalog");
+        let extension = known::EXTENSION_FUNCTIONS.contains(&function) && index.in_c(function);
+        let pure = extension || (!of_users && listed(known::PURE_FUNCTIONS, function));
+        if pure {
+            if function == "count" && !f.agg_distinct && f.args().len() == 1 {
+                // How many are not NULL.
+                let arg = f.args().first().unwrap_or(Node::None);
+                if let Node::ColumnRef(c) = arg {
+                    let val = self.reference(c, scope)?;
+                    self.record(&val, Place::Count);
+                    acc.unknown |= val.stranger;
+                    return Ok(());
+                }
+            }
+            if listed(known::ROW_FUNCTIONS, function) {
+                for arg in f.args() {
+                    let val = self.deeper(|t| t.value(arg, scope))?;
+                    self.record(&val, Place::Rows);
+                    acc.add(&val);
+                }
+                return Ok(());
+            }
+            // Which part `substring` takes is written out, or it is a pattern that may find nothing.
+            let total = listed(known::TOTAL_FUNCTIONS, function)
+                || (function == "substring" && f.args().iter().skip(1).all(is_number));
+            stack.extend(f.args().iter().map(|a| (a, fallible || !total)));
+            return Ok(());
+        }
+        let mut given = Val::default();
+        for arg in f.args() {
+            let val = self.deeper(|t| t.value(arg, scope))?;
+            given.add(&val);
+        }
+        if !of_users && listed(known::EFFECT_FUNCTIONS, function) {
+            self.trace.effects |= given.hidden();
+            acc.add(&given);
+            return Ok(());
+        }
+        let result = if of_users { self.summary(function) } else { Val { stranger: true, ..Val::unknown() } };
+        self.trace.unknown_function |= result.stranger;
+        self.trace.stranger |= result.stranger && given.hidden();
+        self.trace.effects |= given.hidden() && self.world.summaries.get(function).is_some_and(|s| s.effects);
+        // What it makes of them may fail because of their values.
+        self.record(&given, Place::Computed);
+        if fallible {
+            self.record(&result, Place::Computed);
+        }
+        acc.add(&given);
+        acc.add(&result);
+        Ok(())
+    }
+
+    /// What a function of users shows besides its arguments.
+    fn summary(&self, function: &str) -> Val {
+        match self.world.summaries.get(function) {
+            Some(summary) => Val { sources: summary.sources.clone(), ..Val::default() },
+            None => Val { stranger: true, ..Val::unknown() },
+        }
+    }
+
+    fn window(&mut self, w: &'a nodes::WindowDef, scope: &Scope<'_, 'a>) -> Traced<()> {
+        let sorts = w.order_clause().iter().map(nodes::SortBy::node);
+        for node in w.partition_clause().iter().chain(sorts).chain([w.start_offset(), w.end_offset()]) {
+            let val = self.deeper(|t| t.value(node, scope))?;
+            self.record(&val, Place::Window);
+        }
+        for sort in w.order_clause() {
+            self.operator(sort.use_op())?;
+        }
+        Ok(())
+    }
+
+    fn operator(&self, parts: &NodeList) -> Traced<()> {
+        if plain_operator(parts) { Ok(()) } else { Err(Stop("it names an operator's schema")) }
+    }
+
+    fn sublink(&mut self, l: &'a nodes::SubLink, scope: &Scope<'_, 'a>) -> Traced<Val> {
+        let Node::SelectStmt(q) = l.subselect() else { return Err(CONSTRUCT) };
+        let columns = self.select(q, scope)?;
+        if l.sub_link_type == nodes::SubLinkType::EXISTS_SUBLINK {
+            // What it would answer does not matter, only whether: its conditions have been noted.
+            let unknown = columns.all().stranger;
+            return Ok(Val { unknown, ..Val::default() });
+        }
+        let mut val = columns.all();
+        if !plain_operator(l.oper_name()) {
+            val.unknown = true;
+        }
+        val.add(&self.value(l.testexpr(), scope)?);
+        Ok(val)
+    }
+
+    /// A condition: notes what it asks of columns, and says what it derives from.
+    fn predicate(&mut self, node: Node<'a>, scope: &Scope<'_, 'a>, ask: Ask) -> Traced<Val> {
+        let mut acc = Val::default();
+        let mut stack = vec![node];
+        let place = match ask {
+            Ask::Rows(place) | Ask::Finer(place) => place,
+        };
+        while let Some(node) = stack.pop() {
+            self.spend(1)?;
+            match node {
+                Node::None | Node::A_Const(_) | Node::ParamRef(_) | Node::CurrentOfExpr(_) => continue,
+                Node::BoolExpr(b) => {
+                    stack.extend(b.args().iter());
+                    continue;
+                }
+                Node::NullTest(t) if matches!(t.arg(), Node::ColumnRef(_)) => {
+                    let val = self.value(node, scope)?;
+                    acc.add(&val);
+                    self.record(&val, place);
+                    continue;
+                }
+                Node::A_Expr(e) if matches!(ask, Ask::Rows(_)) && self.equality(e, scope)? => continue,
+                _ => {}
+            }
+            let val = self.value(node, scope)?;
+            self.record(&val, place);
+            acc.add(&val);
+        }
+        Ok(acc)
+    }
+
+    /// `column = value`, `column IN (values)`, `(a, b) = (1, 2)`.
+    fn equality(&mut self, e: &'a nodes::A_Expr, scope: &Scope<'_, 'a>) -> Traced<bool> {
+        use nodes::A_Expr_Kind as Kind;
+        let names = e.name();
+        let equal = plain_operator(names) && last(names).and_then(Node::as_str) == Some("=");
+        if !equal && e.kind != Kind::AEXPR_IN {
+            return Ok(false);
+        }
+        let mut pairs: Vec<(&'a nodes::ColumnRef, Vec<Node<'a>>)> = Vec::new();
+        match (e.kind, e.lexpr(), e.rexpr()) {
+            (Kind::AEXPR_OP, Node::ColumnRef(c), other) | (Kind::AEXPR_OP, other, Node::ColumnRef(c))
+                if constant(other) =>
+            {
+                pairs.push((c, vec![other]));
+            }
+            (Kind::AEXPR_OP, Node::RowExpr(l), Node::RowExpr(r)) if l.args().len() == r.args().len() => {
+                for pair in l.args().iter().zip(r.args().iter()) {
+                    match pair {
+                        (Node::ColumnRef(c), other) | (other, Node::ColumnRef(c)) if constant(other) => {
+                            pairs.push((c, vec![other]));
+                        }
+                        _ => return Ok(false),
+                    }
+                }
+            }
+            // NOT IN asks the same of each.
+            (Kind::AEXPR_IN, Node::ColumnRef(c), list) => {
+                let Some(list) = list.as_node_list() else { return Ok(false) };
+                if !list.iter().all(constant) {
+                    return Ok(false);
+                }
+                pairs.push((c, list.iter().collect()));
+            }
+            _ => return Ok(false),
+        }
+        let mut found = Vec::new();
+        for (c, values) in pairs {
+            let val = self.reference(c, scope)?;
+            if !val.hidden() {
+                continue;
+            }
+            let Some(base) = val.column.filter(|_| !val.unknown) else { return Ok(false) };
+            if values.len() + self.trace.probes.len() > PROBES_MAX && !self.world.all {
+                return Ok(false);
+            }
+            found.push((val, base, values));
+        }
+        for (val, base, values) in found {
+            self.record(&val, Place::Equality);
+            for value in values {
+                let value = probed(value);
+                if !self.trace.probes.contains(&(base, value)) {
+                    self.trace.probes.push((base, value));
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Values one statement may ask about.
+const PROBES_MAX: usize = 100;
+
+fn probed(node: Node<'_>) -> ProbeValue {
+    let mut node = node;
+    loop {
+        match node {
+            Node::TypeCast(c) => node = c.arg(),
+            Node::ParamRef(p) => return ProbeValue::Parameter(u16::try_from(p.number).unwrap_or(u16::MAX)),
+            Node::A_Const(c) => {
+                use pg_raw_parse::ConstValue as Value;
+                return ProbeValue::Literal(match c.val() {
+                    Some(Value::Integer(i)) => Probe::digest(i.to_string().as_bytes()),
+                    Some(Value::Float(s) | Value::String(s) | Value::BitString(s)) => {
+                        Probe::digest(s.as_bytes())
+                    }
+                    Some(Value::Boolean(b)) => Probe::digest(if b { b"t" } else { b"f" }),
+                    _ => Probe::digest(b""),
+                });
+            }
+            _ => return ProbeValue::Literal(0),
+        }
+    }
+}
+
+fn is_number(node: Node<'_>) -> bool {
+    matches!(node, Node::A_Const(c) if matches!(c.val(), Some(pg_raw_parse::ConstValue::Integer(n)) if n >= 0))
+}
+
+fn last(list: &NodeList) -> Option<Node<'_>> {
+    list.len().checked_sub(1).and_then(|i| list.get(i))
+}
+
+impl<'a> Columns<'a> {
+    fn join(&mut self, other: Columns<'a>) {
+        if self.rest.is_some() || other.rest.is_some() {
+            // Positions are lost, names are not.
+            let mut rest = self.rest.take().unwrap_or_default();
+            if let Some(more) = &other.rest {
+                rest.add(more);
+            }
+            self.rest = Some(rest);
+        }
+        self.list.extend(other.list);
+    }
+
+    /// A column by name, out of the list.
+    fn take(&mut self, name: &str) -> Val {
+        match self.list.iter().position(|c| c.name == Some(name)) {
+            Some(at) => self.list.remove(at).val,
+            None => self.all(),
+        }
+    }
+
+    fn find(&self, name: &str) -> Val {
+        self.list.iter().find(|c| c.name == Some(name)).map_or_else(|| self.all(), |c| c.val.clone())
+    }
+}
+
+impl<'a> Rel<'a> {
+    fn derived(name: Option<&'a str>, columns: Columns<'a>) -> Rel<'a> {
+        Rel {
+            name,
+            schema: None,
+            aliased: true,
+            rename: Vec::new(),
+            body: Body::Columns(Rc::new(columns)),
+            shy: false,
+        }
+    }
+
+    fn shy(name: &'a str, columns: Columns<'a>) -> Rel<'a> {
+        Rel { shy: true, ..Rel::derived(Some(name), columns) }
+    }
+
+    fn alias(mut self, alias: Option<&'a nodes::Alias>) -> Rel<'a> {
+        let Some(alias) = alias else { return self };
+        self.name = alias.aliasname();
+        self.aliased = true;
+        if !alias.colnames().is_empty() {
+            match &mut self.body {
+                Body::Tables(_) => {
+                    self.rename = alias.colnames().iter().filter_map(Node::as_str).collect();
+                }
+                Body::Columns(columns) => {
+                    *columns = Rc::new((**columns).clone().renamed(alias.colnames()));
+                }
+            }
+        }
+        self
+    }
+}
+
+impl<'a> Scope<'_, 'a> {
+    fn cte(&self, name: &str) -> Option<Rc<Columns<'a>>> {
+        let mut level = Some(self);
+        while let Some(here) = level {
+            if let Some((_, columns)) = here.ctes.iter().rev().find(|(n, _)| *n == name) {
+                return Some(columns.clone());
+            }
+            level = here.parent;
+        }
+        None
+    }
+}
+
+/// The name the server gives an expression (`FigureColname`); `None`: not followed, it may be any.
+fn figure(node: Node<'_>) -> Option<&str> {
+    match figured(node, DEPTH_MAX) {
+        Figured::Weak(name) | Figured::Strong(name) => Some(name),
+        Figured::No => Some("?column?"),
+        Figured::Unknown => None,
+    }
+}
+
+enum Figured<'a> {
+    No,
+    Weak(&'a str),
+    Strong(&'a str),
+    Unknown,
+}
+
+fn figured(node: Node<'_>, depth: usize) -> Figured<'_> {
+    use nodes::SubLinkType as Sub;
+    let Some(depth) = depth.checked_sub(1) else { return Figured::Unknown };
+    fn string(list: &NodeList) -> Option<&str> {
+        list.iter().rev().find_map(Node::as_str)
+    }
+    match node {
+        Node::ColumnRef(c) => string(c.fields()).map_or(Figured::No, Figured::Strong),
+        Node::A_Indirection(i) => match string(i.indirection()) {
+            Some(name) => Figured::Strong(name),
+            None => figured(i.arg(), depth),
+        },
+        Node::FuncCall(f) => string(f.funcname()).map_or(Figured::Unknown, Figured::Strong),
+        Node::A_Expr(e) if e.kind == nodes::A_Expr_Kind::AEXPR_NULLIF => Figured::Strong("nullif"),
+        Node::A_Expr(_) | Node::A_Const(_) | Node::ParamRef(_) | Node::BoolExpr(_) | Node::NullTest(_) => {
+            Figured::No
+        }
+        Node::TypeCast(c) => match figured(c.arg(), depth) {
+            Figured::Strong(name) => Figured::Strong(name),
+            Figured::Unknown => Figured::Unknown,
+            _ => {
+                let names = c.type_name().map(nodes::TypeName::names);
+                let last = names.and_then(|n| n.len().checked_sub(1).and_then(|i| n.get(i)));
+                last.and_then(nodes::String::sval).map_or(Figured::Unknown, Figured::Weak)
+            }
+        },
+        Node::CollateClause(c) => figured(c.arg(), depth),
+        Node::GroupingFunc(_) => Figured::Strong("grouping"),
+        Node::SubLink(l) => match (l.sub_link_type, l.subselect()) {
+            (Sub::EXISTS_SUBLINK, _) => Figured::Strong("exists"),
+            (Sub::ARRAY_SUBLINK, _) => Figured::Strong("array"),
+            (Sub::EXPR_SUBLINK, Node::SelectStmt(s)) if s.op == nodes::SetOperation::SETOP_NONE => {
+                match s.target_list().iter().next() {
+                    Some(t) => match t.name() {
+                        Some(name) => Figured::Strong(name),
+                        None => figured(t.val(), depth),
+                    },
+                    None => Figured::Unknown,
+                }
+            }
+            (Sub::EXPR_SUBLINK, _) => Figured::Unknown,
+            _ => Figured::No,
+        },
+        Node::CaseExpr(c) => match figured(c.defresult(), depth) {
+            Figured::Strong(name) => Figured::Strong(name),
+            Figured::Unknown => Figured::Unknown,
+            _ => Figured::Weak("case"),
+        },
+        Node::A_ArrayExpr(_) => Figured::Strong("array"),
+        Node::RowExpr(_) => Figured::Strong("row"),
+        Node::CoalesceExpr(_) => Figured::Strong("coalesce"),
+        Node::MinMaxExpr(m) => Figured::Strong(match m.op {
+            nodes::MinMaxOp::IS_GREATEST => "greatest",
+            _ => "least",
+        }),
+        Node::None => Figured::No,
+        _ => Figured::Unknown,
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------ definitions
+
+/// The queries of the body of a function in SQL: `prosrc`, or `BEGIN ATOMIC … END` or `RETURN …` as the server prints them.
+pub(crate) fn body(function: &Function) -> Option<String> {
+    if !function.language.eq_ignore_ascii_case("sql") {
+        return None;
+    }
+    let text = function.body.trim();
+    if text.is_empty() {
+        return None;
+    }
+    if let Some(rest) = text.strip_prefix("BEGIN ATOMIC") {
+        return rest.trim_end().strip_suffix("END").map(str::to_owned);
+    }
+    match text.strip_prefix("RETURN ") {
+        Some(rest) => Some(format!("SELECT {rest}")),
+        None => Some(text.to_owned()),
+    }
+}
+
+/// What calling every function of one name shows and does; `None` when that cannot be told.
+pub(crate) fn summarise(world: World<'_>, functions: &[&Function]) -> Option<Summary> {
+    let mut summary = Summary::default();
+    for function in functions {
+        let text = body(function)?;
+        let tree = super::parse(text.as_bytes()).ok()?;
+        for statement in tree.stmts() {
+            let trace = trace(World { body: true, ..world }, statement).ok()?;
+            // A body that chooses its rows by hidden columns asks about them, with values nobody sees.
+            let asks = |place: &Place| !matches!(place, Place::Output | Place::Null | Place::Count);
+            if trace.stranger || trace.effects || (!world.all && trace.reads.iter().any(|(_, p)| asks(p))) {
+                return None;
+            }
+            let facts = facts::read(statement).ok()?;
+            summary.effects |= !trace.writes.is_empty()
+                || facts.functions.iter().any(|f| listed(known::EFFECT_FUNCTIONS, f));
+            for out in trace.outputs? {
+                if out.unknown {
+                    return None;
+                }
+                summary.sources.extend(out.sources);
+            }
+            if world.all {
+                summary.sources.extend(trace.reads.iter().map(|(base, _)| *base));
+            }
+        }
+    }
+    summary.sources.sort_unstable();
+    summary.sources.dedup();
+    Some(summary)
+}
