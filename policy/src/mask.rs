@@ -347,6 +347,7 @@ pub(crate) fn stricter(a: &Mask, b: &Mask) -> bool {
 const BOOL: u32 = 16;
 const BYTEA: u32 = 17;
 const CHAR: u32 = 18;
+const NAME: u32 = 19;
 const INT8: u32 = 20;
 const INT2: u32 = 21;
 const INT4: u32 = 23;
@@ -366,7 +367,7 @@ const JSONB: u32 = 3802;
 /// Types for which every text is a value and whose binary form is the text itself: "char", name, text, unknown, bpchar, varchar,
 /// cstring.
 fn is_text(type_oid: u32) -> bool {
-    matches!(type_oid, CHAR | 19 | 25 | 705 | 1042 | 1043 | 2275)
+    matches!(type_oid, CHAR | NAME | 25 | 705 | 1042 | 1043 | 2275)
 }
 
 /// Built-in types whose values are numbers, times, addresses and the like: nothing a detector looks for is written in them. Ranges
@@ -395,6 +396,8 @@ fn encode(text: &str, type_oid: u32, format: Format) -> Option<Vec<u8>> {
     let as_is = || text.as_bytes().to_vec();
     Some(match type_oid {
         CHAR => text.bytes().next().filter(u8::is_ascii).map(|b| vec![b])?,
+        // NAMEDATALEN: a longer one is cut in text and refused in binary.
+        NAME if text.len() > 63 => return None,
         _ if is_text(type_oid) => as_is(),
         BOOL => {
             let value = match text {

@@ -103,7 +103,7 @@ impl Lines {
         } else if !csv && memchr::memchr(b'\\', line).is_none() {
             self.fields(line, memchr::memchr_iter(delimiter, line), out)
         } else {
-            let stops = Stops { line, at: 0, format: Format::of(&self.plan) };
+            let stops = Stops { line, at: 0, marks: Marks::of(&self.plan) };
             self.fields(line, stops, out)
         }?;
         out.extend_from_slice(end);
@@ -155,21 +155,21 @@ impl Lines {
 struct Stops<'a> {
     line: &'a [u8],
     at: usize,
-    format: Format,
+    marks: Marks,
 }
 
 /// What separates and protects.
 #[derive(Clone, Copy)]
-struct Format {
+struct Marks {
     csv: bool,
     delimiter: u8,
     quote: u8,
     escape: u8,
 }
 
-impl Format {
-    fn of(plan: &CopyRows) -> Format {
-        Format { csv: plan.csv, delimiter: plan.delimiter, quote: plan.quote, escape: plan.escape }
+impl Marks {
+    fn of(plan: &CopyRows) -> Marks {
+        Marks { csv: plan.csv, delimiter: plan.delimiter, quote: plan.quote, escape: plan.escape }
     }
 }
 
@@ -178,11 +178,8 @@ impl Iterator for Stops<'_> {
 
     fn next(&mut self) -> Option<usize> {
         let rest = self.line.get(self.at..)?;
-        let field = if self.format.csv {
-            csv_field(rest, self.format)
-        } else {
-            text_field(rest, self.format.delimiter)
-        };
+        let field =
+            if self.marks.csv { csv_field(rest, self.marks) } else { text_field(rest, self.marks.delimiter) };
         let stop = self.at + field;
         self.at = stop + 1;
         (stop < self.line.len()).then_some(stop)
@@ -212,15 +209,15 @@ fn text_field(row: &[u8], delimiter: u8) -> usize {
 }
 
 /// Length of the field at the start of a csv row whose escape is not the quote: up to the next delimiter outside quotes.
-fn csv_field(row: &[u8], format: Format) -> usize {
+fn csv_field(row: &[u8], marks: Marks) -> usize {
     let mut quoted = false;
     let mut bytes = row.iter().enumerate();
     while let Some((at, b)) = bytes.next() {
-        if quoted && *b == format.escape {
+        if quoted && *b == marks.escape {
             bytes.next();
-        } else if *b == format.quote {
+        } else if *b == marks.quote {
             quoted = !quoted;
-        } else if *b == format.delimiter && !quoted {
+        } else if *b == marks.delimiter && !quoted {
             return at;
         }
     }
@@ -484,6 +481,8 @@ fn put(cell: &Cell, value: &[u8], out: &mut Vec<u8>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::row::tests::cell;
+    use policy::Format;
 
     fn plan(csv: bool, columns: &[bool]) -> CopyRows {
         CopyRows {
@@ -592,21 +591,40 @@ mod tests {
 
     /// A mask that looks at the value, one that does not, NULL, and what passes.
     fn masks() -> Vec<Option<Cell>> {
-        let partial = r#"{"rules": [{"name": "m", "on": {"columns": ["t.c"]}, "mask": {"partial": {"keep_last": 2}}}]}"#;
-        let catalogue = r#"{"database": "d", "server_version": 150000, "search_path": ["public"], "functions": [],
-            "tables": [{"oid": 20000, "schema": "public", "name": "t", "kind": "r",
-                "columns": [{"number": 1, "name": "c", "type_oid": 25, "type_name": "text"}]}]}"#;
-        let source =
-            policy::rule::Source { file: serde_json::from_str(partial).unwrap(), ..Default::default() };
-        let policy = policy::compile(&[source], None).unwrap();
-        let subject = policy::Subject { identity: "ana".into(), groups: Vec::new() };
-        let judge =
-            policy.scope(&subject, "d").bind(std::sync::Arc::new(serde_json::from_str(catalogue).unwrap()));
-        let decision = judge.statement(b"COPY t TO STDOUT (FORMAT binary)");
-        let Some(CopyPlan::Binary(CopyBinary { columns: Some(columns) })) = decision.copies.first() else {
-            panic!("{decision:?}")
-        };
-        vec![None, columns[0].clone(), Some(Cell::redact(25)), Some(Cell::redact(20)), None]
+        let partial = cell(r#""mask": {"partial": {"keep_last": 2}}"#, 25, Format::Binary);
+        vec![None, Some(partial), Some(Cell::redact(25)), Some(Cell::redact(20)), None]
+    }
+
+    #[test]
+    fn what_detectors_leave_stays_as_it_was_written() {
+        let find = |oid, format| Some(cell(r#""detect": ["email"]"#, oid, format));
+        for (csv, row, want, count) in [
+            (false, "a\tb\tana@x.io\n", "a\tb\t***\n", 1),
+            (false, "a\\tb\tx@y\\n\tc\n", "a\\tb\tx@y\\n\tc\n", 0),
+            (false, "\\nana@x.io\t\\N\tc\n", "\\n***\t\\N\tc\n", 1),
+            (
+                true,
+                "\"a,\"\"b\",\"plain\",\"ana@x.io, \"\"bo\"\"\"\n",
+                "\"a,\"\"b\",\"plain\",\"***, \"\"bo\"\"\"\n",
+                1,
+            ),
+        ] {
+            let mut plan = plan(csv, &[]);
+            plan.columns = vec![find(25, Format::Text); 3];
+            let mut out = Vec::new();
+            assert_eq!(Lines::new(plan).mask(row.as_bytes(), &mut out), Some(count), "{row}");
+            assert_eq!(String::from_utf8(out).unwrap(), want);
+        }
+        let jsonb = r#"X{"a": "ana@x.io", "b": [1, "bo"]}"#.replace('X', "\u{1}");
+        let input =
+            stream(&[tuple(&[Some("x ana@x.io"), Some(&jsonb)]), tuple(&[Some("x"), Some("\u{1}[]")])]);
+        let jsonb = jsonb.replace("ana@x.io", "***");
+        let want = stream(&[tuple(&[Some("x ***"), Some(&jsonb)]), tuple(&[Some("x"), Some("\u{1}[]")])]);
+        let columns = vec![find(25, Format::Binary), find(3802, Format::Binary)];
+        for cut in 0..=input.len() {
+            let (a, b) = input.split_at(cut);
+            assert_eq!(binary(Some(columns.clone()), &[a, b]), Some((want.clone(), 2)), "cut at {cut}");
+        }
     }
 
     #[test]

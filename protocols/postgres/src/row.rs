@@ -243,8 +243,24 @@ impl Stream {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use policy::{Column, Format};
+
+    /// What `action` of a rule becomes for a column of this type.
+    pub(crate) fn cell(action: &str, type_oid: u32, format: Format) -> Cell {
+        let rules = format!(r#"{{"rules": [{{"name": "m", "on": {{"columns": ["t.c"]}}, {action}}}]}}"#);
+        let catalogue = r#"{"database": "d", "server_version": 150000, "search_path": ["public"], "functions": [],
+            "tables": [{"oid": 20000, "schema": "public", "name": "t", "kind": "r",
+                "columns": [{"number": 1, "name": "c", "type_oid": 25, "type_name": "text"}]}]}"#;
+        let source =
+            policy::rule::Source { file: serde_json::from_str(&rules).unwrap(), ..Default::default() };
+        let subject = policy::Subject { identity: "ana".into(), groups: Vec::new() };
+        let scope = policy::compile(&[source], None).unwrap().scope(&subject, "d");
+        let judge = scope.bind(std::sync::Arc::new(serde_json::from_str(catalogue).unwrap()));
+        let plan = judge.plan(&[Column { name: b"c", table: 20_000, attribute: 1, type_oid, format }]);
+        plan.columns[0].clone().expect("it is masked")
+    }
 
     fn row(cells: &[Option<&[u8]>]) -> Vec<u8> {
         let mut body = (cells.len() as u16).to_be_bytes().to_vec();
@@ -280,6 +296,32 @@ mod tests {
             assert_eq!(out[5..], expected);
             assert_eq!(masked, plan.iter().enumerate().filter(|(i, m)| **m && *i != 2).count() as u64);
         }
+    }
+
+    #[test]
+    fn detectors_replace_what_they_find_and_count_it() {
+        let email = || Some(cell(r#""detect": ["email"]"#, 25, Format::Text));
+        let json = Some(cell(r#""detect": ["email"]"#, 114, Format::Text));
+        let columns = [email(), None, email(), json, Some(Cell::redact(25))].into();
+        let walker = Walker::new(Rc::new(Plan { columns }));
+        let body =
+            row(&[Some(b"nothing"), Some(b"ana@x.io"), Some(b"<ana@x.io>"), Some(b"[\"a\\n\"]"), Some(b"x")]);
+        let want =
+            row(&[Some(b"nothing"), Some(b"ana@x.io"), Some(b"<***>"), Some(b"[\"a\\n\"]"), Some(b"***")]);
+        let mut out = Vec::new();
+        assert_eq!(walker.mask(&body, &mut out).unwrap(), 2);
+        assert_eq!(out[5..], want);
+        // One that cannot be held has all of its texts replaced, and no JSON.
+        let plan = Plan { columns: [email()].into() };
+        let body = row(&[Some(b"nothing")]);
+        let mut out = Vec::new();
+        assert_eq!(Stream::new(body.len()).advance(&body, &plan, &mut out).unwrap(), (body.len(), 1));
+        assert_eq!(out, row(&[Some(b"*******")]));
+        assert!(
+            Stream::new(body.len())
+                .advance(&body, &Plan { columns: [walker.plan.columns[3].clone()].into() }, &mut out)
+                .is_err()
+        );
     }
 
     #[test]
