@@ -8,13 +8,14 @@
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 
 use crate::cli;
+use crate::measure::{self, Cpu};
 use crate::report::{Conditions, Headline, Measured, Report, Section};
 use crate::target::Target;
 use crate::workload::{Mode, Statement, Stop, Workload};
@@ -157,7 +158,8 @@ pub(crate) fn run(args: &cli::Canonical) -> Result<Report> {
         reps > 0 && (0.01..1e4).contains(&seconds) && rows > 0,
         "reps, seconds and rows must be above zero"
     );
-    let proxies = proxies::installed(args.lockgate.as_deref(), args.acceptance.as_deref())?;
+    let mut proxies = proxies::installed(args.lockgate.as_deref(), args.acceptance.as_deref())?;
+    proxies.retain(|proxy| !args.without.iter().any(|part| proxy.name().contains(part.as_str())));
     let postgres = if args.no_postgres { None } else { servers::postgres_installed()? };
     let wanted = |id: &str| args.only.is_empty() || args.only.iter().any(|part| id.contains(part.as_str()));
     let plans: Vec<Plan> = Plan::all()
@@ -322,7 +324,7 @@ impl Stage {
                 let measured = match proxy {
                     None => self.direct(plan).and_then(|target| run::measure(&target, &work)),
                     Some(proxy) if plan.mode == Mode::Idle => self.idle(plan, proxy, &work),
-                    Some(proxy) => self.lane(plan, proxy).and_then(|target| run::measure(&target, &work)),
+                    Some(proxy) => self.lane(plan, proxy).and_then(|target| self.watched(&target, &work)),
                 };
                 interrupt::check()?;
                 progress.step(plan, repetition, name, measured.as_ref().ok());
@@ -330,6 +332,21 @@ impl Stage {
             }
         }
         Ok(())
+    }
+
+    /// Measures, and looks who else was on the proxy's core meanwhile.
+    fn watched(&self, target: &Target, work: &Workload) -> Result<Measured> {
+        let (&[core], Some(pid)) = (self.proxy_cores.as_slice(), target.pid) else {
+            return run::measure(target, work);
+        };
+        let read = || Ok::<_, anyhow::Error>((measure::core_ns(core)?, Cpu::read(pid)?, Instant::now()));
+        let before = read()?;
+        let measured = run::measure(target, work)?;
+        let after = read()?;
+        let all = after.0.saturating_sub(before.0);
+        let foreign = all.saturating_sub(after.1.since(&before.1).ns) as f64;
+        let share = foreign / (after.2 - before.2).as_nanos().max(1) as f64;
+        Ok(Measured { foreign_share: Some(share), ..measured })
     }
 
     fn direct(&self, plan: &Plan) -> Result<Target> {
@@ -426,7 +443,7 @@ fn notes(proxies: &[Proxy], without_postgres: bool) -> Vec<String> {
         [(Kind::Haproxy, "haproxy"), (Kind::Pgbouncer, "pgbouncer"), (Kind::LockgateFull, "lockgate")]
     {
         if !has(kind) {
-            notes.push(format!("{name} was not found"));
+            notes.push(format!("without {name}: not found, or not wanted"));
         }
     }
     if without_postgres {

@@ -57,6 +57,9 @@ pub(crate) struct Canonical {
     /// Only sections whose id contains this (repeatable)
     #[arg(long, value_name = "TEXT")]
     pub(crate) only: Vec<String>,
+    /// Leave out targets whose name contains this (repeatable)
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) without: Vec<String>,
     /// What ratios are to [default: pgbouncer, else haproxy, else direct]
     #[arg(long, value_name = "TARGET")]
     pub(crate) baseline: Option<String>,

@@ -15,6 +15,8 @@ const LEFT: f64 = 128.0;
 const RIGHT: f64 = 92.0;
 const ROW: f64 = 30.0;
 const CURVE_HEIGHT: f64 = 250.0;
+/// Less than some fifty answers is a list, not a distribution.
+const CURVE_POINTS_MIN: usize = 17;
 /// So many colours are told apart; further targets share the last.
 const COLOURS: usize = 8;
 
@@ -27,7 +29,7 @@ pub(crate) fn page(report: &Report) -> String {
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <meta name=\"color-scheme\" content=\"light dark\"><title>loadtest {date}</title><style>{STYLE}</style>\
-         </head><body><main><h1>What stands in between costs</h1><p class=\"lede\">{date} · {machine} · {kernel}</p>",
+         </head><body><main><h1>What it costs to stand in between</h1><p class=\"lede\">{date} · {machine} · {kernel}</p>",
         date = escaped(&report.conditions.date),
         machine = escaped(&report.conditions.machine),
         kernel = escaped(&report.conditions.kernel),
@@ -63,10 +65,12 @@ impl Page<'_> {
 
     /// All sections by all targets: the median, and how it compares.
     fn overview(&self, out: &mut String) {
+        let lines = || self.report.sections.iter().flat_map(|section| &section.lines);
+        let has_number = |target: &str| lines().any(|line| line.target == target && line.headline.is_some());
         let mut targets: Vec<&str> = Vec::new();
-        for line in self.report.sections.iter().flat_map(|section| &section.lines) {
-            if line.headline.is_some() && !targets.contains(&line.target.as_str()) {
-                targets.push(&line.target);
+        for name in lines().map(|line| line.target.as_str()).filter(|name| has_number(name)) {
+            if !targets.contains(&name) {
+                targets.push(name);
             }
         }
         *out += "<div class=\"wide\"><table class=\"overview\"><thead><tr><th>work</th>";
@@ -124,8 +128,8 @@ impl Page<'_> {
         self.curves(section, out);
         *out += "</div>";
         for line in &section.lines {
-            for why in line.missing.iter().chain(&line.inapplicable) {
-                let _ = write!(out, "<p class=\"note\">{}: {}</p>", escaped(&line.target), escaped(why));
+            for why in line.missing.iter().chain(&line.inapplicable).cloned().chain(line.disturbed()) {
+                let _ = write!(out, "<p class=\"note\">{}: {}</p>", escaped(&line.target), escaped(&why));
             }
         }
         details(section, out);
@@ -206,7 +210,7 @@ impl Page<'_> {
             .lines
             .iter()
             .map(|line| (line, middle_curve(line)))
-            .filter(|(_, curve)| curve.len() > 5)
+            .filter(|(_, curve)| curve.len() > CURVE_POINTS_MIN)
             .collect();
         let points = || curves.iter().flat_map(|(_, curve)| curve.iter());
         let low = points().map(|(_, us)| *us).fold(f64::INFINITY, f64::min).max(0.1).log10().floor();
@@ -412,7 +416,7 @@ th,td{padding:5px 10px;border-bottom:1px solid var(--line);text-align:right;whit
 th:first-child,.conditions td{text-align:left}thead th{color:var(--soft);font-weight:500}tbody th{font-weight:500}\
 .overview{width:100%}.overview small{display:block;color:var(--soft);font-weight:400;font-size:12px}\
 .conditions td{white-space:normal;overflow-wrap:anywhere}.better{background:var(--good)}.worse{background:var(--bad)}\
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:12px 28px;align-items:start}\
+.plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr));gap:12px 28px;align-items:start}\
 figure{margin:0;min-width:0}svg{width:100%;height:auto;display:block}figcaption{display:flex;flex-wrap:wrap;gap:2px 16px;font-size:12.5px;\
 color:var(--soft);padding-left:10%}.dot{display:inline-block;width:9px;height:9px;border-radius:50%;background:var(--c);margin-right:6px}\
 text{font:12px system-ui,sans-serif;fill:var(--ink)}.tick,.axis{fill:var(--soft);text-anchor:middle}.name{text-anchor:end}\

@@ -68,6 +68,19 @@ impl Cpu {
     }
 }
 
+/// CPU time of everybody on a core, with what a hypervisor took, so far, in nanoseconds; interrupts are nobody's.
+pub(crate) fn core_ns(core: usize) -> Result<u64> {
+    let text = fs::read_to_string("/proc/stat").context("/proc/stat")?;
+    let name = format!("cpu{core}");
+    let mut lines = text.lines().map(str::split_whitespace);
+    let fields = lines.find_map(|mut fields| (fields.next() == Some(name.as_str())).then_some(fields));
+    let ticks: Vec<u64> =
+        fields.with_context(|| format!("core {core}"))?.filter_map(|f| f.parse().ok()).collect();
+    // user, nice, system and, behind idle, iowait, irq and softirq, steal.
+    let used: u64 = [0, 1, 2, 7].iter().filter_map(|n| ticks.get(*n)).sum();
+    Ok(used * 1_000_000_000 / rustix::param::clock_ticks_per_second())
+}
+
 /// Resident memory of a process and its descendants, in bytes.
 pub(crate) fn resident(pid: u32) -> Result<u64> {
     let mut sum = 0;
@@ -127,6 +140,7 @@ mod tests {
         }
         let used = Cpu::read(me).expect("readable").since(&before);
         assert!(used.ns > 1_000_000, "{used:?}");
+        assert!(core_ns(0).expect("there is a first core") > 0);
     }
 
     #[test]
@@ -155,5 +169,6 @@ mod tests {
     #[test]
     fn a_process_that_is_not_there_is_an_error() {
         assert!(Cpu::read(u32::MAX).is_err() && resident(u32::MAX).is_err());
+        assert!(core_ns(99_999).is_err());
     }
 }

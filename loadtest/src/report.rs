@@ -10,6 +10,9 @@ use serde::Serialize;
 
 use crate::stats::{Ratio, Spread};
 
+/// Other work on a target's core that is worth a remark.
+const FOREIGN_SHARE_MAX: f64 = 0.05;
+
 /// One target under one workload, once.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Measured {
@@ -30,6 +33,8 @@ pub(crate) struct Measured {
     pub(crate) user_share: Option<f64>,
     /// How many cores the target kept busy.
     pub(crate) target_busy: Option<f64>,
+    /// How much of the target's core went to neither the target nor idling, where it has a core of its own.
+    pub(crate) foreign_share: Option<f64>,
     /// How many cores each load thread kept busy: near 1, we were the bottleneck.
     pub(crate) load_busy: f64,
     pub(crate) asked_per_second: Option<f64>,
@@ -344,10 +349,19 @@ impl Section {
 }
 
 impl Line {
+    /// Others on the target's core make it wait and start cold: its own figures rise.
+    pub(crate) fn disturbed(&self) -> Option<String> {
+        let share = self.spread(|m| m.foreign_share)?.median;
+        (share > FOREIGN_SHARE_MAX).then(|| format!("other work took {:.0} % of its core", share * 100.0))
+    }
+
     fn remarks(&self, open: bool, out: &mut String) {
         let name = &self.target;
         if let Some(why) = &self.missing {
             let _ = writeln!(out, "  {name}: not measured: {why}");
+        }
+        if let Some(disturbed) = self.disturbed() {
+            let _ = writeln!(out, "  {name}: {disturbed}");
         }
         if let Some(why) = &self.inapplicable {
             let _ = writeln!(out, "  {name}: {why}");
