@@ -1,6 +1,7 @@
 //! What is measured: a name, where it listens, who logs in there, and the process whose CPU and memory are read.
 //!
-//! Not libpq: a URL with user, password, host, port and database; of its options, `sslmode` and `host` (a socket's folder).
+//! Not libpq: a URL with user, password, host, port and database; of its options, `sslmode`, and
+//! `host` (a socket's folder) and `port`.
 //! Invariant: a password is in no `Debug`, no error and no report.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -54,7 +55,7 @@ impl Target {
             user if user.is_empty() => "postgres".to_owned(),
             user => user,
         };
-        let (mut host, port) = host_and_port(place)?;
+        let (mut host, mut port) = host_and_port(place)?;
         let mut tls = false;
         for option in options.split('&').filter(|o| !o.is_empty()) {
             match option.split_once('=') {
@@ -62,7 +63,8 @@ impl Target {
                 Some(("sslmode", "require")) => tls = true,
                 Some(("sslmode", _)) => bail!("sslmode is disable or require"),
                 Some(("host", folder)) => host = decoded(folder)?,
-                _ => bail!("option {option}: only sslmode and host are known"),
+                Some(("port", number)) => port = number.parse().context(PORT)?,
+                _ => bail!("option {option}: only sslmode, host and port are known"),
             }
         }
         let address = if host.starts_with('/') {
@@ -81,6 +83,8 @@ impl Target {
         Ok(Target { name: name.to_owned(), address, host, user, password, database, tls, pid })
     }
 }
+
+const PORT: &str = "a port is a number up to 65535";
 
 fn process(text: &str) -> Result<(&str, Option<u32>)> {
     let Some((url, process)) = text.rsplit_once('@') else { return Ok((text, None)) };
@@ -106,7 +110,7 @@ fn host_and_port(place: &str) -> Result<(String, u16)> {
             None => (place, None),
         },
     };
-    let port = port.map(str::parse).transpose().context("a port is a number up to 65535")?.unwrap_or(5432);
+    let port = port.map(str::parse).transpose().context(PORT)?.unwrap_or(5432);
     Ok((if host.is_empty() { "127.0.0.1".to_owned() } else { decoded(host)? }, port))
 }
 
@@ -161,8 +165,8 @@ mod tests {
 
     #[test]
     fn a_unix_socket_is_a_folder() {
-        let t = Target::parse("u=postgres:///db?host=/var/run/postgresql").expect("valid");
-        assert_eq!(t.address, Address::Unix("/var/run/postgresql/.s.PGSQL.5432".into()));
+        let t = Target::parse("u=postgres:///db?host=/var/run/postgresql&port=5433").expect("valid");
+        assert_eq!(t.address, Address::Unix("/var/run/postgresql/.s.PGSQL.5433".into()));
         assert!(Target::parse("u=postgres:///db?host=/run&sslmode=require").is_err());
     }
 
