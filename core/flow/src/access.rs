@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use arc_swap::ArcSwap;
@@ -205,6 +206,8 @@ impl fmt::Debug for Credential {
 /// The catalogue snapshots behind one connection, by database name.
 #[derive(Default)]
 pub struct Catalogues {
+    /// Counts what was published, so that who looked once sees by a load whether to look again.
+    generation: AtomicU64,
     by_database: RwLock<HashMap<String, Arc<Catalog>>>,
     /// Databases whose catalogue changed as far as sessions saw on the wire.
     stale: Mutex<HashSet<String>>,
@@ -218,7 +221,13 @@ impl Catalogues {
     pub fn publish(&self, database: &str, catalog: Arc<Catalog>) {
         if let Ok(mut map) = self.by_database.write() {
             map.insert(database.to_owned(), catalog);
+            self.generation.fetch_add(1, Ordering::Release);
         }
+    }
+
+    /// Grows with every [`Catalogues::publish`]. Ask for it before [`Catalogues::get`]: as long as it stays, so does the answer.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// A session saw a statement that changes the catalogue. The side path reloads it soon (it polls [`Catalogues::take_stale`]).

@@ -5,11 +5,11 @@
 //! a cancel request may arrive anywhere.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 
 use flow::access::Target;
 use flow::{DialError, Event, Fault, Flow, Phase, Session, Side, Step};
-use subtle::ConstantTimeEq;
 
 use crate::target::ssl_request;
 
@@ -19,41 +19,67 @@ pub(crate) struct Cancel {
     pub(crate) target: Arc<Target>,
     /// Backend number and secret as the target gave them.
     pub(crate) pid: [u8; 4],
-    pub(crate) key: Vec<u8>,
+    pub(crate) key: Box<[u8]>,
 }
 
-/// Every session that can be cancelled, by the number its client was given.
+/// A cancel key as we give it to a client: 4 bytes, or 32.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    length: u8,
+    bytes: [u8; 32],
+}
+
+impl Key {
+    /// Of this length, 32 at most, and all zeros.
+    pub(crate) fn new(length: u8) -> Key {
+        Key { length: length.min(32), bytes: [0; 32] }
+    }
+
+    /// What a client sent; `None`: we give out none so long.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Key> {
+        let mut key = Key { length: u8::try_from(bytes.len()).ok()?, bytes: [0; 32] };
+        key.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(key)
+    }
+
+    /// To be filled.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(..usize::from(self.length)).unwrap_or_default()
+    }
+}
+
+impl Deref for Key {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
+    }
+}
+
+/// Every session that can be cancelled, by what its client was given: the number is a target's own, and two targets may give the same.
+///
+/// A request is looked up by a keyed hash of all of it, so the time that takes tells nothing of a key that is partly right.
 #[derive(Default)]
 pub(crate) struct Cancels {
-    sessions: Mutex<HashMap<u32, Vec<Keyed>>>,
+    sessions: Mutex<HashMap<(u32, Key), Cancel>>,
 }
 
-/// A session's cancel key as its client was given it, and what it stands for.
-type Keyed = (Box<[u8]>, Cancel);
-
 impl Cancels {
-    pub(crate) fn register(&self, pid: u32, key: &[u8], cancel: Cancel) {
+    pub(crate) fn register(&self, pid: u32, key: Key, cancel: Cancel) {
         if let Ok(mut sessions) = self.sessions.lock() {
-            sessions.entry(pid).or_default().push((key.into(), cancel));
+            sessions.insert((pid, key), cancel);
         }
     }
 
-    pub(crate) fn forget(&self, pid: u32, key: &[u8]) {
-        if let Ok(mut sessions) = self.sessions.lock()
-            && let Some(entries) = sessions.get_mut(&pid)
-        {
-            entries.retain(|(k, _)| **k != *key);
-            if entries.is_empty() {
-                sessions.remove(&pid);
-            }
+    pub(crate) fn forget(&self, pid: u32, key: &Key) {
+        if let Ok(mut sessions) = self.sessions.lock() {
+            sessions.remove(&(pid, key.clone()));
         }
     }
 
-    /// The session a request names, when its key is right in full; compared in constant time.
-    pub(crate) fn find(&self, pid: u32, key: &[u8]) -> Option<Cancel> {
-        let sessions = self.sessions.lock().ok()?;
-        let entries = sessions.get(&pid)?;
-        entries.iter().find(|(k, _)| bool::from(k.as_ref().ct_eq(key))).map(|(_, c)| c.clone())
+    /// The session a request names, when its key is right in full.
+    pub(crate) fn find(&self, pid: u32, key: &Key) -> Option<Cancel> {
+        self.sessions.lock().ok()?.get(&(pid, key.clone())).cloned()
     }
 }
 
@@ -138,13 +164,18 @@ mod tests {
             tls: None,
             dial_ms: 1,
         });
-        let cancel = Cancel { target, pid: [0, 0, 0, 7], key: vec![1, 2, 3, 4] };
-        cancels.register(7, b"right", cancel);
-        assert!(cancels.find(7, b"right").is_some());
-        for (pid, key) in [(7, &b"righ"[..]), (7, b""), (7, b"wrong"), (8, b"right")] {
-            assert!(cancels.find(pid, key).is_none());
+        let cancel = |n| Cancel { target: target.clone(), pid: [0, 0, 0, 7], key: [n; 4].into() };
+        let key = |bytes: &[u8]| Key::read(bytes).unwrap();
+        cancels.register(7, key(b"right"), cancel(1));
+        // Of another target, the same number.
+        cancels.register(7, key(b"other"), cancel(2));
+        assert_eq!(cancels.find(7, &key(b"right")).unwrap().key[0], 1);
+        assert_eq!(cancels.find(7, &key(b"other")).unwrap().key[0], 2);
+        for (pid, wrong) in [(7, &b"righ"[..]), (7, b""), (7, b"wrong"), (8, b"right"), (7, b"right\0")] {
+            assert!(cancels.find(pid, &key(wrong)).is_none());
         }
-        cancels.forget(7, b"right");
-        assert!(cancels.find(7, b"right").is_none());
+        cancels.forget(7, &key(b"right"));
+        assert!(cancels.find(7, &key(b"right")).is_none() && cancels.find(7, &key(b"other")).is_some());
+        assert!(Key::read(&[0; 33]).is_none());
     }
 }

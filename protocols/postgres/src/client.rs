@@ -34,7 +34,11 @@ impl Ready {
     /// Takes what the client sent, as far as it is whole or can be passed on in part.
     pub(crate) fn client_received(&mut self, flow: &mut Flow<'_>) -> Result<Step, Fault> {
         let before = flow.taken();
+        if self.owed.has_no_room() {
+            self.owed.use_room(self.shared.room());
+        }
         let step = self.client_messages(flow);
+        self.tidy();
         self.from_client += (flow.taken() - before) as u64;
         match step {
             // The client broke the protocol; tell it before the connection ends.
@@ -319,11 +323,11 @@ impl Ready {
                     number,
                     decision,
                     disturbs,
-                    text: keep.then(|| text.into()),
+                    text: keep.then(|| self.kept_text(text)),
                     stamp: self.stamp,
                 };
                 let pass = self.evidence(prepared.decision.as_deref())?;
-                let name = Name::new(name);
+                let name = self.tables.statements.name(name);
                 self.pass(flow, header, seen.len(), Some(number), pass);
                 Owed::Parse { name, prepared }
             }
@@ -335,11 +339,13 @@ impl Ready {
         let now = flow.now();
         let whole = seen.len() == header.body;
         let (portal, statement, rest) = message::bind(seen)?;
-        let refused = self.decide_again(statement);
-        let latest = self.latest_statement(statement);
+        let mut refused = self.decide_again(statement);
+        let applied = self.tables.statements.get(statement);
+        let latest = self.latest_statement(statement, applied);
         let (of, decision) = latest.map_or((0, None), |p| (p.number, p.decision.clone()));
+        let (clean, disturbs) =
+            if self.scope.is_empty() { (0, Disturbs::ALL) } else { self.binds(statement, applied) };
         let mut number = 0;
-        let mut refused = refused;
         let probed = decision.as_ref().filter(|d| refused.is_none() && !d.probes.is_empty());
         let read = whole && (probed.is_some() || self.recording() || refused.is_some());
         let parameters = if read { message::parameters(rest)? } else { Values::default() };
@@ -380,7 +386,9 @@ impl Ready {
                 Owed::Refused { number, block, own_sync: false, answered: false, since }
             }
             None => {
-                let owed = Owed::Bind { portal: Name::new(portal), statement: Name::new(statement), number };
+                let statement = self.tables.statements.name(statement);
+                let portal = self.tables.portals.name(portal);
+                let owed = Owed::Bind { portal, statement, number, clean, disturbs };
                 self.pass(flow, header, seen.len(), Some(number), Pass::housekeeping());
                 owed
             }
@@ -422,7 +430,8 @@ impl Ready {
             self.owed.push(Owed::OurDescribe)?;
         }
         let disturbs = self.disturbs(portal);
-        let owed = Owed::Execute { portal: Name::new(portal), number, disturbs, since: now.mono_ns };
+        let portal = self.tables.portals.name(portal);
+        let owed = Owed::Execute { portal, number, disturbs, since: now.mono_ns };
         flow.forward(total, Pass::housekeeping());
         self.push_or_skip(owed, number, now.mono_ns, flow)
     }
@@ -504,23 +513,27 @@ impl Ready {
     }
 
     /// The prepared statement a Bind names: the latest Parse still under way, else what the server has.
-    fn latest_statement(&self, name: &[u8]) -> Option<&Prepared> {
-        let pending = || {
-            self.owed.iter().rev().find_map(|o| match o {
+    fn latest_statement<'a>(&'a self, name: &[u8], applied: Option<&'a Prepared>) -> Option<&'a Prepared> {
+        let pending = match self.owed.prepared(name) {
+            Some(pending) => pending,
+            None if self.owed.prepares_nothing() => None,
+            None => self.owed.iter().rev().find_map(|o| match o {
                 Owed::Parse { name: n, prepared } if **n == *name => Some(prepared),
                 _ => None,
-            })
+            }),
         };
-        let pending = if self.owed.prepares_nothing() { None } else { pending() };
-        pending.or_else(|| self.tables.statements.get(name))
+        pending.or(applied)
     }
 
     /// The record number of what an Execute runs: the latest Bind still under way, else the portal the server has; 0: unknown.
     fn latest_portal(&self, name: &[u8]) -> u64 {
-        let pending = self.owed.iter().rev().take(SEARCHED).find_map(|o| match o {
-            Owed::Bind { portal, number, .. } if **portal == *name => Some(*number),
-            _ => None,
-        });
+        let pending = match self.owed.bound(name) {
+            Some(bound) => bound.map(|b| b.number),
+            None => self.owed.iter().rev().take(SEARCHED).find_map(|o| match o {
+                Owed::Bind { portal, number, .. } if **portal == *name => Some(*number),
+                _ => None,
+            }),
+        };
         pending.or_else(|| self.tables.portals.get(name).map(|p| p.number)).unwrap_or(0)
     }
 
@@ -531,7 +544,11 @@ impl Ready {
         }
         let stamp = self.stamp;
         let stale = |p: &Prepared| p.stamp != stamp;
-        let searched = if self.owed.prepares_nothing() { 0 } else { self.owed.len() };
+        self.mixed &= !self.owed.prepares_nothing();
+        let searched = if self.mixed { self.owed.len() } else { 0 };
+        if searched == 0 && !self.tables.statements.get(name).is_some_and(stale) {
+            return None;
+        }
         let pending = self.owed.iter().take(searched).filter_map(|o| match o {
             Owed::Parse { name: n, prepared } if **n == *name && stale(prepared) => {
                 Some(prepared.text.clone())
@@ -581,50 +598,71 @@ impl Ready {
         refused
     }
 
-    /// True unless every statement this Execute can possibly run is proved clean: then its rows need no description.
+    /// True unless every statement this Execute can possibly run is proved clean: then its rows need no description. Should that ever
+    /// be wrong, rows that nobody described are a fault and not a leak ([`Ready::rows`]).
     fn must_describe(&self, portal: &[u8]) -> bool {
-        if self.owed.len() > SEARCHED {
-            return true;
-        }
-        let disturbing = self.owed.iter().any(
-            |o| matches!(o, Owed::Query { disturbs, .. } | Owed::Execute { disturbs, .. } if disturbs.any()),
-        );
-        let pending = self.owed.iter().filter_map(|o| match o {
-            Owed::Bind { portal: p, statement, .. } if **p == *portal => Some(self.surely_clean(statement)),
-            _ => None,
-        });
-        let applied = self.tables.portals.get(portal).map(|p| p.decision.as_ref().is_some_and(|d| d.clean));
-        let mut candidates = pending.chain(applied).peekable();
-        disturbing || candidates.peek().is_none() || candidates.any(|clean| !clean)
+        let applied =
+            || self.tables.portals.get(portal).map(|p| p.decision.as_ref().is_some_and(|d| d.clean));
+        let clean = match self.owed.bound(portal) {
+            Some(Some(bound)) => bound.clean == self.stamp,
+            Some(None) => applied().unwrap_or(false),
+            None if self.owed.len() > SEARCHED => false,
+            None => {
+                let pending = self.owed.iter().filter_map(|o| match o {
+                    Owed::Bind { portal: p, clean, .. } if **p == *portal => Some(*clean == self.stamp),
+                    _ => None,
+                });
+                pending.chain(applied()).reduce(|a, b| a && b).unwrap_or(false)
+            }
+        };
+        !clean || !self.owed.disturbs_nothing()
     }
 
-    fn candidates(&self, statement: &[u8]) -> impl Iterator<Item = &Prepared> {
-        let pending = self.owed.iter().filter_map(move |o| match o {
-            Owed::Parse { name, prepared } if **name == *statement => Some(prepared),
-            _ => None,
-        });
-        pending.chain(self.tables.statements.get(statement))
-    }
-
-    fn surely_clean(&self, statement: &[u8]) -> bool {
-        let mut candidates = self.candidates(statement).peekable();
-        candidates.peek().is_some()
-            && candidates.all(|p| p.stamp == self.stamp && p.decision.as_ref().is_some_and(|d| d.clean))
+    /// What a Bind of this statement binds for sure: the stamp under which all it can be was proved clean (0: not proved), and which
+    /// names it may give to something else.
+    fn binds(&self, statement: &[u8], applied: Option<&Prepared>) -> (u64, Disturbs) {
+        let of = |p: &Prepared| {
+            // Something on its way may give the name to another statement.
+            let sure = self.owed.disturbs_nothing() && p.stamp == self.stamp;
+            (sure && p.decision.as_ref().is_some_and(|d| d.clean), p.disturbs)
+        };
+        let applied = applied.map(of);
+        let all = match self.owed.prepared(statement) {
+            Some(Some(prepared)) => Some(of(prepared)),
+            Some(None) => applied,
+            None if self.owed.prepares_nothing() => applied,
+            None if self.owed.len() > SEARCHED => None,
+            None => {
+                let pending = self.owed.iter().filter_map(|o| match o {
+                    Owed::Parse { name, prepared } if **name == *statement => Some(of(prepared)),
+                    _ => None,
+                });
+                pending.chain(applied).reduce(|(a, d), (b, e)| (a && b, d.or(e)))
+            }
+        };
+        let (clean, disturbs) = all.unwrap_or((false, Disturbs::ALL));
+        (if clean { self.stamp } else { 0 }, disturbs)
     }
 
     /// Which names an Execute may give to something else: those of every statement it can possibly run.
     fn disturbs(&self, portal: &[u8]) -> Disturbs {
-        if self.scope.is_empty() || self.owed.len() > SEARCHED {
+        if self.scope.is_empty() {
             return Disturbs::ALL;
         }
-        let pending = self.owed.iter().filter_map(|o| match o {
-            Owed::Bind { portal: p, statement, .. } if **p == *portal => Some(
-                self.candidates(statement).map(|p| p.disturbs).reduce(Disturbs::or).unwrap_or(Disturbs::ALL),
-            ),
-            _ => None,
-        });
-        let applied = self.tables.portals.get(portal).map(|p| p.disturbs);
-        pending.chain(applied).reduce(Disturbs::or).unwrap_or(Disturbs::ALL)
+        let applied = || self.tables.portals.get(portal).map(|p| p.disturbs);
+        let all = match self.owed.bound(portal) {
+            Some(Some(bound)) => Some(bound.disturbs),
+            Some(None) => applied(),
+            None if self.owed.len() > SEARCHED => None,
+            None => {
+                let pending = self.owed.iter().filter_map(|o| match o {
+                    Owed::Bind { portal: p, disturbs, .. } if **p == *portal => Some(*disturbs),
+                    _ => None,
+                });
+                pending.chain(applied()).reduce(Disturbs::or)
+            }
+        };
+        all.unwrap_or(Disturbs::ALL)
     }
 
     /// The client's login deadline or another end from outside passed.

@@ -1,15 +1,20 @@
-//! Names of prepared statements and portals: mostly empty or short, so they live without a heap allocation.
+//! Names of prepared statements and portals: mostly empty or short, so they live without a heap allocation; and what they name.
 
+use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
+use std::sync::Arc;
 
-const INLINE: usize = 30;
+use foldhash::fast::RandomState;
+
+/// `__asyncpg_stmt_1__` fits, and a name is three words.
+const INLINE: usize = 22;
 
 /// A statement's or portal's name, as the client spelled it. Compares and hashes as bytes.
 #[derive(Clone)]
 pub(crate) enum Name {
     Inline(u8, [u8; INLINE]),
-    Heap(Box<[u8]>),
+    Heap(Arc<[u8]>),
 }
 
 impl Name {
@@ -62,13 +67,102 @@ impl std::fmt::Debug for Name {
     }
 }
 
+/// Things by name. The unnamed one, which most clients use for everything, lies beside the table and costs no hash.
+///
+/// The hash is fast and keyed at random; whoever finds names that collide all the same slows down the session they are in, whose table
+/// is bounded, and no other.
+pub(crate) struct Named<T> {
+    unnamed: Option<T>,
+    #[expect(clippy::box_collection, reason = "four of these are in every session, mostly empty")]
+    named: Option<Box<HashMap<Name, T, RandomState>>>,
+}
+
+impl<T> Default for Named<T> {
+    fn default() -> Named<T> {
+        Named { unnamed: None, named: None }
+    }
+}
+
+impl<T> Named<T> {
+    pub(crate) fn get(&self, name: &[u8]) -> Option<&T> {
+        if name.is_empty() { self.unnamed.as_ref() } else { self.named.as_ref()?.get(name) }
+    }
+
+    pub(crate) fn get_mut(&mut self, name: &[u8]) -> Option<&mut T> {
+        if name.is_empty() { self.unnamed.as_mut() } else { self.named.as_mut()?.get_mut(name) }
+    }
+
+    pub(crate) fn insert(&mut self, name: Name, thing: T) {
+        if name.is_empty() {
+            self.unnamed = Some(thing);
+        } else {
+            self.named.get_or_insert_default().insert(name, thing);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, name: &[u8]) {
+        if name.is_empty() {
+            self.unnamed = None;
+        } else if let Some(named) = &mut self.named {
+            named.remove(name);
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.unnamed = None;
+        if let Some(named) = &mut self.named
+            && !named.is_empty()
+        {
+            named.clear();
+        }
+    }
+
+    /// How many have a name.
+    pub(crate) fn len(&self) -> usize {
+        self.named.as_ref().map_or(0, |n| n.len())
+    }
+
+    /// `bytes` as a name; a long one that is known here already shares its bytes.
+    pub(crate) fn name(&self, bytes: &[u8]) -> Name {
+        match &self.named {
+            Some(named) if bytes.len() > INLINE => match named.get_key_value(bytes) {
+                Some((name, _)) => name.clone(),
+                None => Name::new(bytes),
+            },
+            _ => Name::new(bytes),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn things_are_found_by_name_and_long_names_are_shared() {
+        let mut things = Named::default();
+        let long = [b'l'; 60];
+        for (n, name) in [&b""[..], b"a", &long].into_iter().enumerate() {
+            assert!(things.get(name).is_none());
+            things.insert(Name::new(name), n);
+            assert_eq!(things.get(name), Some(&n));
+        }
+        assert_eq!(things.len(), 2);
+        let (Name::Heap(one), Name::Heap(two)) = (things.name(&long), things.name(&long)) else {
+            panic!("a long name lies on the heap")
+        };
+        assert!(Arc::ptr_eq(&one, &two));
+        things.remove(b"");
+        things.remove(b"a");
+        assert!(things.get(b"").is_none() && things.get(b"a").is_none() && things.get(&long).is_some());
+        things.clear();
+        assert_eq!(things.len(), 0);
+    }
+
+    #[test]
     fn long_and_short_names_compare_as_bytes() {
-        for len in [0, 1, 29, 30, 31, 300] {
+        for len in [0, 1, INLINE - 1, INLINE, INLINE + 1, 300] {
+            assert_eq!(size_of::<Name>(), 24);
             let bytes = vec![b'x'; len];
             assert_eq!(&*Name::new(&bytes), &bytes[..]);
             assert_eq!(Name::new(&bytes), Name::new(&bytes));

@@ -3,6 +3,10 @@
 //! Every message the client sends that will be answered pushes one entry; every answer is matched against the front. What the
 //! server skips after an error (everything up to the next Sync, `ignore_till_sync` in postgres.c) is taken out together.
 //!
+//! Between two Syncs a message runs only when all before it succeeded: what a name was given since the last Sync is therefore the
+//! only thing it can mean, and is found in one step ([`Queue::prepared`], [`Queue::bound`]). Only names from further back ask for a
+//! search.
+//!
 //! Invariant: the front entry is the message the server is answering now.
 
 use std::collections::VecDeque;
@@ -12,7 +16,7 @@ use flow::limits::OWED_MAX;
 use flow::{Fault, Side};
 use policy::{Block, Decision};
 
-use crate::name::Name;
+use crate::name::{Name, Named};
 use crate::prepared::{Disturbs, Prepared};
 
 /// One message's worth of replies.
@@ -25,6 +29,10 @@ pub(crate) enum Owed {
         portal: Name,
         statement: Name,
         number: u64,
+        /// What it binds, whatever that turns out to be, was proved clean under the judgement of this stamp; 0: not proved.
+        clean: u64,
+        /// Of every statement it can bind, as far as was known when it was sent.
+        disturbs: Disturbs,
     },
     /// Describe made by the client: its answer is the client's.
     Describe,
@@ -65,10 +73,33 @@ pub(crate) enum Owed {
     },
 }
 
+impl Owed {
+    fn prepares(&self) -> bool {
+        matches!(self, Owed::Parse { .. })
+    }
+
+    /// May give names to something else behind the protocol's back.
+    fn disturbs(&self) -> bool {
+        matches!(self, Owed::Query { disturbs, .. } | Owed::Execute { disturbs, .. } if disturbs.any())
+    }
+}
+
+/// What is known of a portal on its way.
+pub(crate) struct Bound {
+    pub(crate) number: u64,
+    pub(crate) clean: u64,
+    pub(crate) disturbs: Disturbs,
+}
+
 /// The queue, and what follows from errors.
 #[derive(Default)]
 pub(crate) struct Queue {
     owed: VecDeque<Owed>,
+    /// How many entries were taken out so far: an entry's number for good is its place and this.
+    gone: u64,
+    /// Names given since the last Sync, by the number of the Parse or Bind that did it.
+    statements: Named<u64>,
+    portals: Named<u64>,
     /// An error was answered and no Sync follows yet: the server ignores everything until one comes.
     pub(crate) skipping: bool,
     /// The server reads COPY data and swallows Sync until CopyDone or CopyFail comes (`CopyGetData`, copyfromparse.c).
@@ -77,6 +108,8 @@ pub(crate) struct Queue {
     stray_syncs: usize,
     /// How many entries are Parse: with none, no search for a pending statement is needed.
     parses: usize,
+    /// How many entries may give names to something else behind the protocol's back.
+    disturbing: usize,
 }
 
 impl Queue {
@@ -86,6 +119,23 @@ impl Queue {
 
     pub(crate) fn len(&self) -> usize {
         self.owed.len()
+    }
+
+    /// There is no room to push anything without asking for memory.
+    pub(crate) fn has_no_room(&self) -> bool {
+        self.owed.capacity() == 0
+    }
+
+    /// Room to use until [`Queue::leave_room`].
+    pub(crate) fn use_room(&mut self, room: VecDeque<Owed>) {
+        if self.owed.is_empty() {
+            self.owed = room;
+        }
+    }
+
+    /// The room of a queue in which nothing is.
+    pub(crate) fn leave_room(&mut self) -> Option<VecDeque<Owed>> {
+        (self.owed.is_empty() && self.owed.capacity() > 0).then(|| std::mem::take(&mut self.owed))
     }
 
     /// Front to back; from the back it is the order in which names were given last.
@@ -98,8 +148,41 @@ impl Queue {
         self.parses == 0
     }
 
+    /// Nothing is on its way that may give names to something else behind the protocol's back.
+    pub(crate) fn disturbs_nothing(&self) -> bool {
+        self.disturbing == 0
+    }
+
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Owed> {
         self.owed.iter_mut()
+    }
+
+    /// The statement of this name was prepared since the last Sync: by this entry, or (`Some(None)`) by one that was answered.
+    pub(crate) fn prepared(&self, name: &[u8]) -> Option<Option<&Prepared>> {
+        Some(match self.at(*self.statements.get(name)?) {
+            Some(Owed::Parse { prepared, .. }) => Some(prepared),
+            _ => None,
+        })
+    }
+
+    /// The portal of this name was made since the last Sync, likewise.
+    pub(crate) fn bound(&self, name: &[u8]) -> Option<Option<Bound>> {
+        Some(match self.at(*self.portals.get(name)?) {
+            Some(Owed::Bind { number, clean, disturbs, .. }) => {
+                Some(Bound { number: *number, clean: *clean, disturbs: *disturbs })
+            }
+            _ => None,
+        })
+    }
+
+    fn at(&self, number: u64) -> Option<&Owed> {
+        self.owed.get(usize::try_from(number.checked_sub(self.gone)?).ok()?)
+    }
+
+    /// What names were given since is not certain any more.
+    fn forget_names(&mut self) {
+        self.statements.clear();
+        self.portals.clear();
     }
 
     /// The client sent something that will be answered. False: the server will ignore it.
@@ -107,7 +190,11 @@ impl Queue {
         if self.owed.len() >= OWED_MAX {
             return Err(Fault::Limit { side: Side::Client, what: "pipelined messages" });
         }
-        match owed {
+        if matches!(owed, Owed::Sync) {
+            self.forget_names();
+        }
+        let number = self.gone + self.owed.len() as u64;
+        match &owed {
             Owed::Sync if self.absorbing => {
                 self.stray_syncs += 1;
                 return Ok(true);
@@ -120,9 +207,18 @@ impl Queue {
                 }
             }
             _ if self.skipping => return Ok(false),
-            Owed::Parse { .. } => self.parses += 1,
+            Owed::Parse { name, .. } => self.statements.insert(name.clone(), number),
+            Owed::Bind { portal, .. } => self.portals.insert(portal.clone(), number),
+            Owed::Close { kind: b'S', name } => self.statements.remove(name),
+            Owed::Close { name, .. } => self.portals.remove(name),
+            // They fail without making the server skip what follows.
+            Owed::Query { .. } | Owed::Function { .. } | Owed::Refused { own_sync: true, .. } => {
+                self.forget_names();
+            }
             _ => {}
         }
+        self.parses += usize::from(owed.prepares());
+        self.disturbing += usize::from(owed.disturbs());
         self.owed.push_back(owed);
         Ok(true)
     }
@@ -131,18 +227,18 @@ impl Queue {
     pub(crate) fn front(&mut self) -> Option<&mut Owed> {
         while let Some(Owed::CopyEnd) = self.owed.front() {
             self.owed.pop_front();
+            self.gone += 1;
         }
         self.owed.front_mut()
     }
 
     pub(crate) fn pop(&mut self) -> Option<Owed> {
         self.front();
-        let popped = self.owed.pop_front();
-        self.parses -= usize::from(matches!(popped, Some(Owed::Parse { .. })));
-        if self.owed.is_empty() && self.owed.capacity() > 64 {
-            self.owed.shrink_to(8);
-        }
-        popped
+        let popped = self.owed.pop_front()?;
+        self.gone += 1;
+        self.parses -= usize::from(popped.prepares());
+        self.disturbing -= usize::from(popped.disturbs());
+        Some(popped)
     }
 
     /// The server began to read COPY data for the front entry: in the extended protocol it swallows the Syncs that were sent
@@ -163,6 +259,8 @@ impl Queue {
             !take
         });
         self.stray_syncs += swallowed;
+        // Places changed.
+        self.forget_names();
     }
 
     /// After an error in the extended protocol: takes out what the server skips, up to (not including) the next Sync.
@@ -171,7 +269,9 @@ impl Queue {
         let to = self.owed.iter().position(|o| matches!(o, Owed::Sync));
         self.skipping = to.is_none();
         let skipped: Vec<Owed> = self.owed.drain(..to.unwrap_or(self.owed.len())).collect();
-        self.parses -= skipped.iter().filter(|o| matches!(o, Owed::Parse { .. })).count();
+        self.gone += skipped.len() as u64;
+        self.parses -= skipped.iter().filter(|o| o.prepares()).count();
+        self.disturbing -= skipped.iter().filter(|o| o.disturbs()).count();
         skipped
     }
 
@@ -222,6 +322,42 @@ mod tests {
         assert!(q.push(Owed::Sync).unwrap());
         assert!(q.push(execute()).unwrap());
         assert_eq!(q.len(), 2);
+    }
+
+    fn bind(portal: &[u8], number: u64) -> Owed {
+        let disturbs = Disturbs { statements: false, portals: false };
+        Owed::Bind { portal: Name::new(portal), statement: Name::new(b"s"), number, clean: 1, disturbs }
+    }
+
+    #[test]
+    fn a_name_given_since_the_last_sync_is_certain_and_others_are_not() {
+        let mut q = Queue::default();
+        let number = |q: &Queue, name: &[u8]| q.bound(name).map(|b| b.map(|b| b.number));
+        for o in [bind(b"", 1), bind(b"p", 2), bind(b"", 3)] {
+            q.push(o).unwrap();
+        }
+        assert_eq!(
+            (number(&q, b""), number(&q, b"p"), number(&q, b"q")),
+            (Some(Some(3)), Some(Some(2)), None)
+        );
+        q.pop();
+        q.pop();
+        assert_eq!((number(&q, b""), number(&q, b"p")), (Some(Some(3)), Some(None)), "p was answered");
+        q.push(Owed::Close { kind: b'P', name: Name::new(b"p") }).unwrap();
+        assert_eq!(number(&q, b"p"), None);
+        q.push(Owed::Sync).unwrap();
+        assert_eq!(number(&q, b""), None);
+        // An error: what is behind the Sync moves up and is found all the same.
+        q.push(bind(b"", 4)).unwrap();
+        q.skip_to_sync();
+        assert_eq!(number(&q, b""), Some(Some(4)));
+        assert!(q.disturbs_nothing());
+        q.push(execute()).unwrap();
+        assert!(!q.disturbs_nothing());
+        q.push(Owed::Query { number: 5, decision: None, disturbs: Disturbs::ALL, since: 0 }).unwrap();
+        assert_eq!(number(&q, b""), None, "a Query may fail and what follows still runs");
+        while q.pop().is_some() {}
+        assert!(q.disturbs_nothing() && q.prepares_nothing());
     }
 
     #[test]

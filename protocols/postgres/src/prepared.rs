@@ -1,13 +1,12 @@
 //! Prepared statements and portals as the *server* has them: entries appear when it says ParseComplete or BindComplete, not when
 //! the client asks, because a pipeline that fails leaves the old ones in force.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use flow::budget::Meter;
 use policy::{Cursor, Decision};
 
-use crate::name::Name;
+use crate::name::Named;
 
 /// A prepared statement.
 pub(crate) struct Prepared {
@@ -60,28 +59,37 @@ impl Disturbs {
 
 #[derive(Default)]
 pub(crate) struct Tables {
-    pub(crate) statements: HashMap<Name, Prepared>,
-    pub(crate) portals: HashMap<Name, Portal>,
-    /// Cursors SQL declared in this transaction, by what was decided of their DECLARE: a FETCH says nothing of what it reads.
+    pub(crate) statements: Named<Prepared>,
+    pub(crate) portals: Named<Portal>,
+    /// The cursor SQL declared last in this transaction, as what was decided of its DECLARE: a FETCH says nothing of what it reads.
     /// Forgotten at the first sign that a name may stand for something else (see [`policy::Cursor`]).
-    pub(crate) cursors: HashMap<String, Arc<Decision>>,
+    cursor: Option<Arc<Decision>>,
 }
 
 impl Tables {
+    /// What was decided of the DECLARE of the cursor a FETCH names.
+    pub(crate) fn declared(&self, fetched: &str) -> Option<&Arc<Decision>> {
+        self.cursor.as_ref().filter(|d| matches!(&d.cursor, Some(Cursor::Declared(name)) if name == fetched))
+    }
+
+    pub(crate) fn forget_cursor(&mut self) {
+        self.cursor = None;
+    }
+
     /// A statement ended well: keeps what is known of SQL's cursors in step.
-    pub(crate) fn cursor(&mut self, decision: Option<&Arc<Decision>>, command: &[u8]) {
-        let (cursor, quiet) = match decision {
-            Some(d) => (d.cursor.as_ref(), d.clean && !d.withhold && !d.strangers && !d.mentions.portals),
-            None => (None, false),
-        };
-        match (cursor, decision) {
-            (Some(Cursor::Fetched(name)), _) if self.cursors.contains_key(name) => {}
-            (Some(Cursor::Declared(name)), Some(decision)) if !decision.strangers => {
-                self.cursors.clear();
-                self.cursors.insert(name.clone(), decision.clone());
+    pub(crate) fn completed(&mut self, decision: Option<&Arc<Decision>>, command: &[u8]) {
+        match decision {
+            Some(d) if matches!(&d.cursor, Some(Cursor::Fetched(name)) if self.declared(name).is_some()) => {}
+            Some(d) if matches!(d.cursor, Some(Cursor::Declared(_))) && !d.strangers => {
+                self.cursor = Some(d.clone());
             }
-            _ if quiet && !command.starts_with(b"ROLLBACK") => {}
-            _ => self.cursors.clear(),
+            Some(d)
+                if d.clean
+                    && !d.withhold
+                    && !d.strangers
+                    && !d.mentions.portals
+                    && !command.starts_with(b"ROLLBACK") => {}
+            _ => self.cursor = None,
         }
     }
 

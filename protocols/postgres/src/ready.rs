@@ -1,19 +1,22 @@
 //! The long-lived state: a client that is logged in, a target that is logged in to, and what is known between them.
 
 use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use arc_swap::Cache;
 use flow::access::{Connection, DenyDetail, Directory, Identity, Published, RecordLevel};
 use flow::budget::{self, Budgets, Cut, Meter};
 use flow::record::{Entry, How, Outcome, SessionId, Statement, Values, Verdict as Recorded, What};
 use flow::{Answer, Ask, Fault, Flow, Now, Phase, Recorder, Side, Step};
-use policy::cache::DecisionCache;
+use foldhash::fast::RandomState;
+use policy::cache::{DecisionCache, Owner};
 use policy::judge::{Limited, Probe, ProbeValue};
 use policy::{Block, Cursor, Decision, Judge, Plan, Scope, Verdict};
 use ring::rand::SystemRandom;
 
-use crate::cancel::{Cancel, Cancels, Courier};
+use crate::cancel::{Cancels, Courier, Key};
 use crate::copy;
 use crate::owed::{Owed, Queue};
 use crate::prepared::{Disturbs, Tables};
@@ -23,22 +26,30 @@ use crate::target::Settings;
 
 /// What the sessions of one worker share. No locks: one thread.
 pub(crate) struct Shared {
-    pub(crate) published: Published,
+    /// The directory in force: asked at every statement, and the same for days.
+    published: RefCell<Cache<Published, Arc<Directory>>>,
     pub(crate) recorder: RefCell<Box<dyn Recorder>>,
     pub(crate) cancels: Arc<Cancels>,
     pub(crate) budgets: Arc<Budgets>,
     pub(crate) random: SystemRandom,
     cache: RefCell<DecisionCache>,
+    /// Which rules touch whom where.
+    scopes: RefCell<Scopes>,
     /// Judges by scope; the catalogue each is for is in it.
     judges: RefCell<Vec<(Arc<Scope>, Rc<Judge>)>>,
+    /// Room for queues of owed replies: a session has one only while something is owed.
+    rooms: RefCell<Vec<VecDeque<Owed>>>,
     /// Plans of results described before.
     pub(crate) plans: RefCell<Plans>,
 }
 
-/// Plans by what they were made from, so that a statement that runs again is not planned again. Direct-mapped: a collision costs a
-/// new plan, nothing else.
+/// Plans by what they were made from, so that a statement that runs again is not planned again. Direct-mapped, and doubled when
+/// too many are in each other's way: a collision costs a new plan, nothing else.
 #[derive(Default)]
-pub(crate) struct Plans(Vec<Option<Planned>>);
+pub(crate) struct Plans {
+    slots: Vec<Option<Planned>>,
+    collisions: usize,
+}
 
 struct Planned {
     judge: Rc<Judge>,
@@ -49,12 +60,16 @@ struct Planned {
 }
 
 impl Plans {
-    const SLOTS: usize = 256;
+    const SLOTS_MIN: usize = 256;
+    /// As many as decisions are remembered.
+    const SLOTS_MAX: usize = policy::cache::ENTRIES_MAX;
     /// Longer descriptions are planned every time.
     const DESCRIPTION_BYTES_MAX: usize = 4096;
 
-    fn slot(decision: &Arc<Decision>) -> usize {
-        (Arc::as_ptr(decision).addr() >> 6) % Plans::SLOTS
+    fn slot(&self, decision: &Arc<Decision>) -> usize {
+        // Addresses are far apart and alike at the end: Fibonacci hashing spreads them.
+        let spread = (Arc::as_ptr(decision).addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        spread as usize & self.slots.len().wrapping_sub(1)
     }
 
     pub(crate) fn get(
@@ -63,7 +78,7 @@ impl Plans {
         decision: &Arc<Decision>,
         description: &[u8],
     ) -> Option<Shape> {
-        let planned = self.0.get(Plans::slot(decision))?.as_ref()?;
+        let planned = self.slots.get(self.slot(decision))?.as_ref()?;
         let same = Rc::ptr_eq(&planned.judge, judge)
             && Arc::ptr_eq(&planned.decision, decision)
             && *planned.description == *description;
@@ -80,10 +95,16 @@ impl Plans {
         if description.len() > Plans::DESCRIPTION_BYTES_MAX {
             return;
         }
-        if self.0.is_empty() {
-            self.0.resize_with(Plans::SLOTS, || None);
+        if self.slots.is_empty()
+            || (self.collisions > self.slots.len() && self.slots.len() < Plans::SLOTS_MAX)
+        {
+            let size = (self.slots.len() * 2).max(Plans::SLOTS_MIN);
+            *self = Plans::default();
+            self.slots.resize_with(size, || None);
         }
-        if let Some(slot) = self.0.get_mut(Plans::slot(decision)) {
+        let slot = self.slot(decision);
+        if let Some(slot) = self.slots.get_mut(slot) {
+            self.collisions += usize::from(slot.is_some());
             *slot = Some(Planned {
                 judge: judge.clone(),
                 decision: decision.clone(),
@@ -94,8 +115,23 @@ impl Plans {
     }
 }
 
+/// Which rules touch whom where, as far as somebody logged in: comparing an identity with every rule is most of a login otherwise.
+#[derive(Default)]
+struct Scopes {
+    /// The directory they were worked out from.
+    directory: Option<Arc<Directory>>,
+    /// By the addresses of identity and connection, which live as long as their directory does.
+    known: HashMap<(usize, usize), Arc<Scope>, RandomState>,
+}
+
 /// Judges kept per worker; one per distinct set of rules, database and catalogue version. Beyond, all are made anew.
 const JUDGES_MAX: usize = 256;
+/// Empty queues kept per worker, and how many replies they have room for: 80 bytes each.
+const ROOMS_MAX: usize = 64;
+const ROOM_MIN: usize = 16;
+const ROOM_MAX: usize = 1024;
+/// Pairs of identity and connection remembered per worker.
+const SCOPES_MAX: usize = 4096;
 
 impl Shared {
     pub(crate) fn new(
@@ -105,19 +141,69 @@ impl Shared {
         budgets: Arc<Budgets>,
     ) -> Shared {
         Shared {
-            published,
+            published: RefCell::new(Cache::new(published)),
             recorder: RefCell::new(recorder),
             cancels,
             budgets,
             random: SystemRandom::new(),
             cache: RefCell::new(DecisionCache::default()),
+            scopes: RefCell::default(),
             judges: RefCell::new(Vec::new()),
+            rooms: RefCell::default(),
             plans: RefCell::default(),
         }
     }
 
+    /// Room for a queue.
+    pub(crate) fn room(&self) -> VecDeque<Owed> {
+        self.rooms.borrow_mut().pop().unwrap_or_else(|| VecDeque::with_capacity(ROOM_MIN))
+    }
+
+    /// Takes the room of an empty queue back; what is more than the next ones need is freed.
+    pub(crate) fn take_room(&self, room: VecDeque<Owed>) {
+        let mut rooms = self.rooms.borrow_mut();
+        if rooms.len() < ROOMS_MAX && room.capacity() <= ROOM_MAX {
+            rooms.push(room);
+        }
+    }
+
+    /// The directory in force.
+    pub(crate) fn directory(&self) -> Arc<Directory> {
+        self.published.borrow_mut().load().clone()
+    }
+
+    /// Another directory than this one came into force.
+    fn newer(&self, than: &Arc<Directory>) -> Option<Arc<Directory>> {
+        let mut published = self.published.borrow_mut();
+        let newest = published.load();
+        (!Arc::ptr_eq(newest, than)).then(|| newest.clone())
+    }
+
     pub(crate) fn record(&self, session: SessionId, now: Now, what: What<'_>) -> Result<(), Fault> {
         self.recorder.borrow_mut().append(&Entry { session, unix_ns: now.unix_ns, what })
+    }
+
+    /// The rules that touch `identity` on `connection`; both are of `directory`.
+    pub(crate) fn scope(
+        &self,
+        directory: &Arc<Directory>,
+        identity: &Arc<Identity>,
+        connection: &Arc<Connection>,
+    ) -> Arc<Scope> {
+        let scopes = &mut *self.scopes.borrow_mut();
+        if !scopes.directory.as_ref().is_some_and(|d| Arc::ptr_eq(d, directory)) {
+            *scopes = Scopes { directory: Some(directory.clone()), ..Scopes::default() };
+        }
+        let who = (Arc::as_ptr(identity).addr(), Arc::as_ptr(connection).addr());
+        if let Some(scope) = scopes.known.get(&who) {
+            return scope.clone();
+        }
+        if scopes.known.len() >= SCOPES_MAX {
+            scopes.known.clear();
+        }
+        let scope = directory.policy.scope(&identity.subject, &connection.name);
+        scopes.known.insert(who, scope.clone());
+        scope
     }
 
     fn judge(&self, scope: &Arc<Scope>, catalog: Arc<policy::Catalog>) -> Rc<Judge> {
@@ -162,7 +248,7 @@ pub(crate) struct Current {
     /// Which COPY … TO STDOUT of the text this is.
     pub(crate) copies: usize,
     /// CSV header lines and the like still to pass.
-    pub(crate) copying: Option<Copying>,
+    pub(crate) copying: Option<Box<Copying>>,
     pub(crate) metering: Metering,
 }
 
@@ -221,12 +307,16 @@ pub(crate) struct Ready {
     pub(crate) identity: Arc<Identity>,
     pub(crate) connection: Arc<Connection>,
     /// The name the client opened, for looking the connection up again after a reload.
-    pub(crate) opened: String,
-    pub(crate) database: String,
+    pub(crate) opened: Box<str>,
+    pub(crate) database: Box<str>,
     pub(crate) scope: Arc<Scope>,
     pub(crate) judge: Option<Rc<Judge>>,
     /// Grows whenever the judgement changed: what was decided before is decided again.
     pub(crate) stamp: u64,
+    /// It changed while statements were on their way to being prepared: these may have an older one.
+    pub(crate) mixed: bool,
+    /// Where the connection's catalogues stood when the judge was made.
+    pub(crate) catalogues_seen: u64,
     /// The catalogue must be newer than this before the next statement (DDL went by).
     pub(crate) catalogue_after: u64,
     /// A statement of the open transaction changed the catalogue.
@@ -263,8 +353,8 @@ pub(crate) struct Ready {
     pub(crate) target_fatal: bool,
 
     pub(crate) pid: u32,
-    pub(crate) key: Vec<u8>,
-    pub(crate) cancel: Option<Cancel>,
+    /// As the client has it.
+    pub(crate) key: Key,
 }
 
 /// A statement judged and recorded.
@@ -278,6 +368,13 @@ pub(crate) struct Judged {
 impl Ready {
     pub(crate) fn recording(&self) -> bool {
         self.connection.record == RecordLevel::Statements
+    }
+
+    /// An idle session keeps no room for what it may owe some day.
+    pub(crate) fn tidy(&mut self) {
+        if let Some(room) = self.owed.leave_room() {
+            self.shared.take_room(room);
+        }
     }
 
     /// No statement under way in either direction, every message whole.
@@ -312,18 +409,21 @@ impl Ready {
     /// Makes sure the next statement is judged by the policy in force and a catalogue that is not known to be stale. `Some`: ask
     /// first; `Err`: access was withdrawn.
     pub(crate) fn refresh(&mut self) -> Result<Option<Ask>, &'static str> {
-        let newest = self.shared.published.load();
-        if !Arc::ptr_eq(&newest, &self.directory) {
-            let directory = Arc::clone(&newest);
+        if let Some(directory) = self.shared.newer(&self.directory) {
             let identity = directory.identities.get(&*self.identity.subject.identity).cloned();
             let identity = identity.ok_or("this identity was removed from the gateway's configuration")?;
             let connection = directory.connection(&self.opened, &identity).cloned();
             self.connection = connection.ok_or("access to this connection was withdrawn")?;
-            self.scope = directory.policy.scope(&identity.subject, &self.connection.name);
+            self.scope = self.shared.scope(&directory, &identity, &self.connection);
             (self.identity, self.directory, self.judge) = (identity, directory, None);
-            self.stamp += 1;
+            self.rejudged();
         }
         if self.scope.is_empty() {
+            return Ok(None);
+        }
+        // Before the catalogue is looked at: one published meanwhile is looked at again.
+        let generation = self.connection.catalogues.generation();
+        if self.judge.is_some() && self.catalogue_after == 0 && self.catalogues_seen == generation {
             return Ok(None);
         }
         let catalog = self.connection.catalogues.get(&self.database);
@@ -331,18 +431,29 @@ impl Ready {
             Some(catalog) if catalog.version > self.catalogue_after || self.catalogue_after == 0 => {
                 if self.judge.as_ref().is_none_or(|j| !Arc::ptr_eq(j.catalog(), &catalog)) {
                     self.judge = Some(self.shared.judge(&self.scope, catalog));
-                    self.stamp += 1;
+                    self.rejudged();
                     self.strangers.clear();
-                    self.tables.cursors.clear();
+                    self.tables.forget_cursor();
                 }
+                self.catalogues_seen = generation;
                 Ok(None)
             }
             _ => Ok(Some(self.catalogue_ask(self.catalogue_after))),
         }
     }
 
+    /// What was decided before is void.
+    fn rejudged(&mut self) {
+        self.stamp += 1;
+        self.mixed |= !self.owed.prepares_nothing();
+    }
+
     pub(crate) fn catalogue_ask(&self, newer_than: u64) -> Ask {
-        Ask::Catalogue { connection: self.connection.clone(), database: self.database.clone(), newer_than }
+        Ask::Catalogue {
+            connection: self.connection.clone(),
+            database: self.database.as_ref().to_owned(),
+            newer_than,
+        }
     }
 
     /// The side path loaded (or could not load) a catalogue.
@@ -361,8 +472,12 @@ impl Ready {
     /// Judges a statement text without recording it.
     pub(crate) fn decide(&self, text: &[u8]) -> Option<Arc<Decision>> {
         let judge = self.judge.as_ref()?;
-        let decision = self.shared.cache.borrow_mut().statement(judge, text, self.settings.standard_strings);
-        let risky_bytes = !text.is_ascii() && (!self.settings.utf8 || self.quoting_at_risk);
+        // All sessions of one identity; another directory's identities are others.
+        let owner = Owner(Arc::as_ptr(&self.identity).addr());
+        let mut cache = self.shared.cache.borrow_mut();
+        let decision = cache.statement_of(owner, judge, text, self.settings.standard_strings);
+        drop(cache);
+        let risky_bytes = (!self.settings.utf8 || self.quoting_at_risk) && !text.is_ascii();
         let risky_quotes = self.quoting_at_risk && memchr::memchr(b'\\', text).is_some();
         if (risky_bytes || risky_quotes) && decision.verdict == Verdict::Pass {
             return Some(Arc::new(Decision {
@@ -426,6 +541,12 @@ impl Ready {
         let kept = if decision.strangers { self.probing.as_slice() } else { &[] };
         let digest = Probe::digest(text);
         self.probe(decision, None, now).or_else(|| self.count_probes(kept, &|_| Some(digest), now))
+    }
+
+    /// A text to keep: shared, where the same was sent before.
+    pub(crate) fn kept_text(&self, text: &[u8]) -> Arc<[u8]> {
+        let known = self.judge.as_ref().and_then(|judge| self.shared.cache.borrow().text(judge, text));
+        known.unwrap_or_else(|| text.into())
     }
 
     /// Judges and records a statement of the client's. `length`: of the whole text, when `text` is only its beginning.
@@ -549,7 +670,7 @@ impl Ready {
     fn begin_metering(&mut self, bytes: usize, now: Now) -> Result<(), Cut> {
         let decision = match self.owed.front() {
             Some(Owed::Query { decision, .. }) => decision.clone(),
-            Some(Owed::Execute { portal, .. }) => match self.tables.portals.get_mut(&**portal) {
+            Some(Owed::Execute { portal, .. }) => match self.tables.portals.get_mut(portal) {
                 Some(portal) => {
                     if let Some(meter) = portal.meter.take() {
                         // The rest of a portal that was suspended is the same result.
@@ -564,7 +685,7 @@ impl Ready {
         };
         // A FETCH says nothing of what it reads; the cursor's DECLARE did.
         let declared = match decision.as_ref().and_then(|d| d.cursor.as_ref()) {
-            Some(Cursor::Fetched(name)) => self.tables.cursors.get(name).cloned(),
+            Some(Cursor::Fetched(name)) => self.tables.declared(name).cloned(),
             _ => None,
         };
         let unknown: Vec<Limited>;
@@ -577,7 +698,10 @@ impl Ready {
         };
         let identity = &self.identity.subject.identity;
         self.current.metering = match Meter::new(limits, &self.shared.budgets, identity, now) {
-            None => return Ok(self.current.metering = Metering::Free),
+            None => {
+                self.current.metering = Metering::Free;
+                return Ok(());
+            }
             Some(meter) => Metering::Counted(Box::new(meter)),
         };
         self.meter(bytes, now)
@@ -619,7 +743,8 @@ impl Ready {
             flow.send(Side::Server, b"X\0\0\0\x04");
             return Step::CLOSE;
         }
-        let courier = self.cancel.clone().map(|c| Box::new(Courier::new(c)) as Box<dyn flow::Session>);
+        let cancel = self.shared.cancels.find(self.pid, &self.key);
+        let courier = cancel.map(|c| Box::new(Courier::new(c)) as Box<dyn flow::Session>);
         Step::Close { then: courier }
     }
 

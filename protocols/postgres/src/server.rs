@@ -32,6 +32,7 @@ impl Ready {
     pub(crate) fn server_received(&mut self, flow: &mut Flow<'_>) -> Result<Step, Fault> {
         let before = flow.queued(Side::Client);
         let step = self.server_messages(flow);
+        self.tidy();
         self.to_client += flow.queued(Side::Client).saturating_sub(before) as u64;
         step
     }
@@ -158,7 +159,7 @@ impl Ready {
                 (Some(pass), _) => Ok(pass),
                 // An Execute of a statement proved clean needs no description; everything else does, or no row passes.
                 (None, Some(portal)) => {
-                    let made = self.tables.portals.get(&**portal);
+                    let made = self.tables.portals.get(portal);
                     let proved = made.and_then(|p| p.decision.as_ref()).filter(|d| d.clean);
                     Ok(proved.and_then(|d| d.evidence()).ok_or_else(undescribed)?)
                 }
@@ -337,8 +338,8 @@ impl Ready {
                 }
             }
             (b'2', Some(Owed::Bind { .. })) => {
-                if let Some(Owed::Bind { portal, statement, number }) = self.owed.pop() {
-                    let made = match self.tables.statements.get(&*statement) {
+                if let Some(Owed::Bind { portal, statement, number, .. }) = self.owed.pop() {
+                    let made = match self.tables.statements.get(&statement) {
                         Some(p) => {
                             Portal { decision: p.decision.clone(), disturbs: p.disturbs, number, meter: None }
                         }
@@ -349,7 +350,7 @@ impl Ready {
                     }
                     if !portal.is_empty() {
                         // It may have a cursor's name.
-                        self.tables.cursors.clear();
+                        self.tables.forget_cursor();
                     }
                     self.tables.portals.insert(portal, made);
                 }
@@ -357,9 +358,9 @@ impl Ready {
             (b'3', Some(Owed::Close { .. })) => {
                 if let Some(Owed::Close { kind, name }) = self.owed.pop() {
                     if kind == b'S' {
-                        self.tables.statements.remove(&*name);
+                        self.tables.statements.remove(&name);
                     } else {
-                        self.tables.portals.remove(&*name);
+                        self.tables.portals.remove(&name);
                     }
                 }
             }
@@ -395,12 +396,12 @@ impl Ready {
             }
             (b'C' | b'I' | b's', Some(Owed::Execute { .. })) => {
                 if let Some(Owed::Execute { portal, number, since, .. }) = self.owed.pop() {
-                    let known = self.tables.portals.get(&*portal).map(|p| (p.disturbs, p.decision.clone()));
+                    let known = self.tables.portals.get(&portal).map(|p| (p.disturbs, p.decision.clone()));
                     let (disturbs, decision) = known.unwrap_or((Disturbs::ALL, None));
                     if header.tag != b's' {
                         self.completed(body, header.tag, disturbs, decision);
                     } else if let (Metering::Counted(meter), Some(portal)) =
-                        (std::mem::take(&mut self.current.metering), self.tables.portals.get_mut(&*portal))
+                        (std::mem::take(&mut self.current.metering), self.tables.portals.get_mut(&portal))
                     {
                         portal.meter = Some(meter);
                     }
@@ -468,7 +469,7 @@ impl Ready {
             Owed::Execute { portal, .. } => Some(portal),
             _ => None,
         })?;
-        self.tables.portals.get(&**portal)?.decision.clone()
+        self.tables.portals.get(portal)?.decision.clone()
     }
 
     /// Works out what happens to the rows that RowDescription `body` announces.
@@ -478,7 +479,7 @@ impl Ready {
         }
         let Some(judge) = self.judge.clone() else { return Err(Fault::Bug("masks without a judge")) };
         let declared = match decision.as_ref().and_then(|d| d.cursor.as_ref()) {
-            Some(Cursor::Fetched(name)) => self.tables.cursors.get(name).cloned(),
+            Some(Cursor::Fetched(name)) => self.tables.declared(name).cloned(),
             _ => None,
         };
         let decision = declared.or(decision);
@@ -542,7 +543,7 @@ impl Ready {
     fn completed(&mut self, body: &[u8], tag: u8, disturbs: Disturbs, decision: Option<Arc<Decision>>) {
         if !self.scope.is_empty() {
             self.tables.void(disturbs);
-            self.tables.cursor(decision.as_ref(), body);
+            self.tables.completed(decision.as_ref(), body);
         }
         self.current.shape = Shape::Unknown;
         self.current.copying = None;
@@ -569,14 +570,13 @@ impl Ready {
 
     fn copy_out_begins(&mut self, body: &[u8]) -> Result<(), Fault> {
         if !self.scope.masks() {
-            self.current.copying = Some(Copying { walker: None, header: false });
+            self.current.copying = Some(Box::new(Copying { walker: None, header: false }));
             return Ok(());
         }
         let decision = match self.owed.front() {
             Some(Owed::Query { decision, .. }) => decision.clone(),
             Some(Owed::Execute { portal, .. }) => {
-                let portal = crate::name::Name::new(portal);
-                self.tables.portals.get(&*portal).and_then(|p| p.decision.clone())
+                self.tables.portals.get(portal).and_then(|p| p.decision.clone())
             }
             _ => None,
         };
@@ -588,7 +588,7 @@ impl Ready {
             return Err(fault("a COPY is not of the format or number of columns that were planned"));
         }
         let header = walker.as_ref().is_some_and(copy::Walker::header);
-        self.current.copying = Some(Copying { walker, header });
+        self.current.copying = Some(Box::new(Copying { walker, header }));
         Ok(())
     }
 
@@ -601,12 +601,10 @@ impl Ready {
             Some(Owed::Query { decision, .. }) => decision.clone(),
             Some(Owed::Parse { prepared, .. }) => prepared.decision.clone(),
             Some(Owed::Bind { statement, .. }) => {
-                let statement = statement.clone();
-                self.tables.statements.get(&*statement).and_then(|s| s.decision.clone())
+                self.tables.statements.get(statement).and_then(|s| s.decision.clone())
             }
             Some(Owed::Execute { portal, .. }) => {
-                let portal = portal.clone();
-                self.tables.portals.get(&*portal).and_then(|p| p.decision.clone())
+                self.tables.portals.get(portal).and_then(|p| p.decision.clone())
             }
             // A portal's description can execute nothing; a stand-in neither; Sync may run deferred constraints.
             Some(Owed::Refused { .. }) => return false,
@@ -622,7 +620,7 @@ impl Ready {
         let decision = match self.owed.front() {
             Some(Owed::Query { decision, .. }) => decision.as_ref(),
             Some(Owed::Execute { portal, .. }) => {
-                self.tables.portals.get(&**portal).and_then(|p| p.decision.as_ref())
+                self.tables.portals.get(portal).and_then(|p| p.decision.as_ref())
             }
             _ => return false,
         };
@@ -741,7 +739,7 @@ impl Ready {
         if self.transaction == b'I' {
             // Portals end with their transaction.
             self.tables.portals.clear();
-            self.tables.cursors.clear();
+            self.tables.forget_cursor();
             // What changed the catalogue can be seen from outside now. Before, asking for it would have found nothing.
             if std::mem::take(&mut self.changed_catalogue) {
                 self.connection.catalogues.mark_stale(&self.database);

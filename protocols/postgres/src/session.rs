@@ -10,9 +10,10 @@ use flow::record::What;
 use flow::{
     Acceptor, Answer, Ask, DialError, Event, Fault, Flow, Peer, Phase, Recorder, Service, Session, Side, Step,
 };
+use policy::Scope;
 use ring::rand::SecureRandom;
 
-use crate::cancel::{Cancel, Cancels, Courier};
+use crate::cancel::{Cancel, Cancels, Courier, Key};
 use crate::frame;
 use crate::login::{self, Login};
 use crate::message::{put_string, write};
@@ -93,6 +94,7 @@ struct Admitted {
     directory: Arc<Directory>,
     identity: Arc<Identity>,
     connection: Arc<Connection>,
+    scope: Arc<Scope>,
     database: String,
 }
 
@@ -172,7 +174,7 @@ impl PostgresSession {
                     flow.send(Side::Client, b"N");
                 }
                 Ok(First::Cancel { pid, key }) => {
-                    return Ok(match self.shared.cancels.find(pid, &key) {
+                    return Ok(match Key::read(&key).and_then(|key| self.shared.cancels.find(pid, &key)) {
                         Some(cancel) => {
                             let target = cancel.target.clone();
                             self.state = State::Cancel(Courier::new(cancel));
@@ -189,7 +191,7 @@ impl PostgresSession {
     }
 
     fn startup(&mut self, flow: &mut Flow<'_>, mut startup: Startup) -> Result<Step, Fault> {
-        let directory = self.shared.published.load_full();
+        let directory = self.shared.directory();
         if let Some(unknown) = &startup.negotiate {
             write(flow.own(Side::Client), b'v', |out| {
                 out.extend_from_slice(&(0x30000 + u32::from(startup.minor)).to_be_bytes());
@@ -253,9 +255,9 @@ impl PostgresSession {
             return self.turn_away(flow, who, &refusal, "no such connection for this identity");
         };
         let database = connection.database.clone().unwrap_or_else(|| startup.database.clone());
-        let needs_catalogue = !directory.policy.scope(&identity.subject, &connection.name).is_empty()
-            && connection.catalogues.get(&database).is_none();
-        let admitted = Box::new(Admitted { startup, directory, identity, connection, database });
+        let scope = self.shared.scope(&directory, &identity, &connection);
+        let needs_catalogue = !scope.is_empty() && connection.catalogues.get(&database).is_none();
+        let admitted = Box::new(Admitted { startup, directory, identity, connection, scope, database });
         if needs_catalogue {
             let ask = Ask::Catalogue {
                 connection: admitted.connection.clone(),
@@ -269,11 +271,7 @@ impl PostgresSession {
     }
 
     fn dial(&mut self, flow: &mut Flow<'_>, admitted: Box<Admitted>) -> Result<Step, Fault> {
-        let strict = !admitted
-            .directory
-            .policy
-            .scope(&admitted.identity.subject, &admitted.connection.name)
-            .is_empty();
+        let strict = !admitted.scope.is_empty();
         let parameters = startup::parameters(&admitted.startup, strict).map(|mut parameters| {
             if admitted.connection.tag_application {
                 let tag = format!("lg/{}", admitted.identity.subject.identity);
@@ -319,34 +317,34 @@ impl PostgresSession {
         let State::Target(admitted, login) = std::mem::replace(&mut self.state, State::Over) else {
             return Err(Fault::Bug("opened in another state"));
         };
-        let Admitted { startup, directory, identity, connection, database } = *admitted;
+        let Admitted { startup, directory, identity, connection, scope, database } = *admitted;
         let now = flow.now();
         let mut id = [0; 16];
-        let mut key = vec![0; if startup.minor >= 2 { 32 } else { 4 }];
+        let mut key = Key::new(if startup.minor >= 2 { 32 } else { 4 });
         let random = &self.shared.random;
-        random.fill(&mut id).and_then(|()| random.fill(&mut key)).map_err(|_| Fault::Bug("no randomness"))?;
+        random
+            .fill(&mut id)
+            .and_then(|()| random.fill(key.bytes()))
+            .map_err(|_| Fault::Bug("no randomness"))?;
         if let (Some(room), Some(millis)) =
             (id.get_mut(..6), (now.unix_ns / 1_000_000).to_be_bytes().get(2..))
         {
             room.copy_from_slice(millis);
         }
         // A target without cancel keys (a pooler may be one) still gives its clients a number of ours.
-        let (pid, cancel) = match login.key {
-            Some((pid, secret)) => {
-                let cancel = Cancel { target: connection.target.clone(), pid, key: secret };
-                (pid, Some(cancel))
-            }
+        let (pid, secret) = match login.key {
+            Some((pid, secret)) => (pid, Some(secret)),
             None => ([id[12], id[13], id[14], id[15]], None),
         };
         write(flow.own(Side::Client), b'K', |out| {
             out.extend_from_slice(&pid);
             out.extend_from_slice(&key);
         });
-        let pid = u32::from_be_bytes(pid);
-        if let Some(cancel) = &cancel {
-            self.shared.cancels.register(pid, &key, cancel.clone());
+        if let Some(secret) = secret {
+            let cancel = Cancel { target: connection.target.clone(), pid, key: secret };
+            self.shared.cancels.register(u32::from_be_bytes(pid), key.clone(), cancel);
         }
-        let scope = directory.policy.scope(&identity.subject, &connection.name);
+        let pid = u32::from_be_bytes(pid);
         let application = startup.parameters.iter().find(|(n, _)| n == "application_name");
         let application = application.map(|(_, v)| v.clone()).unwrap_or_default();
         let ready = Box::new(Ready {
@@ -355,11 +353,13 @@ impl PostgresSession {
             directory,
             identity,
             connection,
-            opened: startup.database,
-            database,
+            opened: startup.database.into(),
+            database: database.into(),
             scope,
             judge: None,
             stamp: 1,
+            mixed: false,
+            catalogues_seen: 0,
             catalogue_after: 0,
             changed_catalogue: false,
             strangers: Vec::new(),
@@ -384,7 +384,6 @@ impl PostgresSession {
             target_fatal: false,
             pid,
             key,
-            cancel,
         });
         let client = self.peer.address.to_string();
         let groups: Vec<&str> = ready.identity.subject.groups.iter().map(|g| &**g).collect();

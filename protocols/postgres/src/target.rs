@@ -27,7 +27,7 @@ pub(crate) struct TargetLogin {
     encrypted: bool,
     stage: Stage,
     /// Backend number and cancel key, once given.
-    pub(crate) key: Option<([u8; 4], Vec<u8>)>,
+    pub(crate) key: Option<([u8; 4], Box<[u8]>)>,
     /// What the target reported and the session must know.
     pub(crate) settings: Settings,
 }
@@ -198,7 +198,7 @@ impl TargetLogin {
                 if r.rest().len() > 256 {
                     return Err(unexpected("cancel key too long"));
                 }
-                self.key = Some((pid, r.rest().to_vec()));
+                self.key = Some((pid, r.rest().into()));
                 Ok(None)
             }
             (b'Z', Stage::Authenticated) => Ok(Some(Progress::Ready)),

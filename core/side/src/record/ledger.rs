@@ -317,13 +317,16 @@ struct Producer {
     head: u64,
     /// The tail as last seen: the real one is here or further on.
     tail: u64,
+    /// Room for a frame's header, and the entry being appended.
     frame: Vec<u8>,
     full_wait: Duration,
 }
 
 impl Producer {
     fn new(ring: Arc<Ring>, shared: Arc<Shared>, full_wait: Duration) -> Producer {
-        Producer { head: 0, tail: 0, frame: Vec::with_capacity(4096), ring, shared, full_wait }
+        let mut frame = Vec::with_capacity(4096);
+        frame.resize(ring::FRAME_HEADER, 0);
+        Producer { head: 0, tail: 0, frame, ring, shared, full_wait }
     }
 
     fn refuse(&self) -> Fault {
@@ -371,8 +374,7 @@ impl Recorder for Producer {
         if self.shared.closed.load(Ordering::Acquire) {
             return Err(self.refuse());
         }
-        self.frame.clear();
-        self.frame.extend_from_slice(&[0; ring::FRAME_HEADER]);
+        self.frame.truncate(ring::FRAME_HEADER);
         entry.encode(&mut self.frame);
         let length = ring::pad(&mut self.frame);
         let need = self.frame.len() as u64;

@@ -203,7 +203,10 @@ fn read_full(file: &File, to: &mut [u8], at: u64) -> io::Result<bool> {
 /// Pads the frame whose entry lies behind [`FRAME_HEADER`] bytes; the entry's length. `None`: longer than a length can say.
 pub(super) fn pad(frame: &mut Vec<u8>) -> Option<u32> {
     let length = u32::try_from(frame.len().checked_sub(FRAME_HEADER)?).ok()?;
-    frame.resize(frame.len().next_multiple_of(8), 0);
+    let whole = frame.len().next_multiple_of(8);
+    // Of known size, a store; what is too much goes again.
+    frame.extend_from_slice(&[0; 8]);
+    frame.truncate(whole);
     Some(length)
 }
 
