@@ -861,7 +861,9 @@ impl Judge {
                     self.asked(&trace, judged, decision);
                     self.kept(&trace, false, false, judged);
                     match trace.outputs {
-                        Some(outs) => CopyCells::Columns(outs.iter().map(|o| self.copied(o, format)).collect()),
+                        Some(outs) => {
+                            CopyCells::Columns(outs.iter().map(|o| self.copied(o, format)).collect())
+                        }
                         None => CopyCells::Every,
                     }
                 }

@@ -17,6 +17,7 @@ use crate::detect::Detectors;
 use crate::facts::Format;
 
 pub(crate) use json::Path;
+pub use json::fuzz_json;
 
 /// A mask as a rule names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -622,6 +622,53 @@ impl<'t> Walk<'t, '_> {
     }
 }
 
+/// The body of a fuzz target: any bytes, masked at some places and by every detector. Panics when JSON that others read is not read,
+/// comes out as none, or still has what a place leads to.
+pub fn fuzz_json(data: &[u8]) {
+    let paths = [
+        ("$.a", Mask::Redact),
+        ("$..b", Mask::Null),
+        ("$.c[*].d", Mask::Partial(Partial { keep_first: 1, keep_last: 0 })),
+    ];
+    let paths: Vec<_> = paths.iter().flat_map(|(p, m)| Path::parse(p).map(|p| (p, m.clone()))).collect();
+    assert_eq!(paths.len(), 3, "they are paths");
+    let Some(places) = Places::new(&paths, None) else { return };
+    let parsed = serde_json::from_slice::<serde_json::Value>(data);
+    for detect in [Detectors::default(), Detector::ALL.into_iter().collect()] {
+        let mut out = Vec::new();
+        let masked = match mask(data, &places, detect, &mut out) {
+            Some(false) => data,
+            Some(true) => &out,
+            None => {
+                assert!(parsed.is_err(), "not read: {:?}", String::from_utf8_lossy(data));
+                continue;
+            }
+        };
+        if parsed.is_err() {
+            continue;
+        }
+        let after: serde_json::Value = serde_json::from_slice(masked).expect("what was JSON still is");
+        let first = after.get("a").is_none_or(|a| a.is_null() || a == "***");
+        assert!(first, "$.a of {:?}", String::from_utf8_lossy(masked));
+        let mut below = vec![&after];
+        while let Some(value) = below.pop() {
+            match value {
+                serde_json::Value::Array(list) => below.extend(list),
+                serde_json::Value::Object(members) => {
+                    let hidden = |b: &serde_json::Value| b.is_null() || b == "***";
+                    assert!(
+                        members.get("b").is_none_or(hidden),
+                        "$..b of {:?}",
+                        String::from_utf8_lossy(masked)
+                    );
+                    below.extend(members.values());
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -788,6 +835,74 @@ mod tests {
             "$...a",
         ] {
             assert!(Path::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn any_text_made_of_the_parts_of_json() {
+        const PARTS: &[&str] = &[
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "\"",
+            "\\",
+            "\\u0062",
+            "\"a\":",
+            "\"b\":",
+            "\"c\":",
+            "\"\\u0062\":",
+            "\"d\":",
+            "1",
+            "-1.5e3",
+            "null",
+            "true",
+            "\"x\"",
+            "\"ana@x.io\"",
+            "\"\\nana@x.io\"",
+            " ",
+            "\"\\ud83d\\ude00\"",
+            "[{\"d\":\"xyz\"}]",
+            "4111111111111111",
+        ];
+        let mut state = 11u64;
+        let mut dice = |n: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % n
+        };
+        // Mostly JSON, so that there is something to mask.
+        fn value(dice: &mut dyn FnMut(usize) -> usize, depth: usize, out: &mut String) {
+            match dice(if depth > 4 { 2 } else { 4 }) {
+                0 | 1 => out.push_str(PARTS[14 + dice(11)].trim()),
+                2 => {
+                    out.push('[');
+                    for i in 0..dice(4) {
+                        out.push_str(if i > 0 { "," } else { "" });
+                        value(dice, depth + 1, out);
+                    }
+                    out.push(']');
+                }
+                _ => {
+                    out.push('{');
+                    for i in 0..dice(4) {
+                        out.push_str(if i > 0 { " ," } else { "" });
+                        out.push_str(PARTS[9 + dice(5)]);
+                        value(dice, depth + 1, out);
+                    }
+                    out.push('}');
+                }
+            }
+        }
+        for round in 0..20_000 {
+            let mut text = String::new();
+            value(&mut dice, 0, &mut text);
+            if round % 2 == 1 {
+                let at = dice(text.len() + 1);
+                text.insert_str(at, PARTS[dice(PARTS.len())]);
+            }
+            fuzz_json(text.as_bytes());
         }
     }
 }
