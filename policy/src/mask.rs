@@ -7,6 +7,7 @@
 mod json;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use ring::hmac;
@@ -146,7 +147,8 @@ impl Treatment {
             _ if json || !paths.is_empty() => Shape::Json { version: false },
             _ => Shape::Text,
         };
-        Some(Cell { kind: Kind::Inside(Arc::new(Inside { shape, places, detect })), text: is_text(type_oid) })
+        let kind = Kind::Inside(Arc::new(Inside { shape, text: is_text(type_oid), places, detect }));
+        Some(Cell { kind, fill: Fill::of(type_oid, Some(format)) })
     }
 }
 
@@ -154,14 +156,15 @@ impl Treatment {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
     kind: Kind,
-    /// The type is text, and any text is a value of it.
-    text: bool,
+    fill: Option<Fill>,
 }
 
 /// What is replaced in a value, when it has it.
 #[derive(Debug, PartialEq, Eq)]
 struct Inside {
     shape: Shape,
+    /// Any text is a value of the column's type.
+    text: bool,
     places: json::Places,
     detect: Detectors,
 }
@@ -203,32 +206,28 @@ const REDACTED: &[u8] = b"***";
 impl Cell {
     /// Full redaction for a column of this type.
     pub fn redact(type_oid: u32) -> Cell {
-        if type_oid == CHAR {
-            return Cell { kind: Kind::Bytes(Arc::from(&b"*"[..])), text: true };
-        }
-        let text = is_text(type_oid);
-        Cell { kind: if text { Kind::Bytes(Arc::from(REDACTED)) } else { Kind::Null }, text }
+        let kind = match type_oid {
+            CHAR => Kind::Bytes(Arc::from(&b"*"[..])),
+            _ if is_text(type_oid) => Kind::Bytes(Arc::from(REDACTED)),
+            _ => Kind::Null,
+        };
+        Cell { kind, fill: Fill::of(type_oid, None) }
     }
 
     pub(crate) fn new(mask: &Mask, key: Option<&HashKey>, type_oid: u32, format: Format) -> Cell {
-        let text = is_text(type_oid);
-        match mask {
-            Mask::Null => Cell { kind: Kind::Null, text },
-            Mask::Redact => Cell::redact(type_oid),
+        let text = is_text(type_oid) && type_oid != CHAR;
+        let kind = match mask {
+            Mask::Null => Kind::Null,
             Mask::Fixed(fixed) => match encode(fixed.text(), type_oid, format) {
-                Some(bytes) => Cell { kind: Kind::Bytes(bytes.into()), text },
-                None => Cell { kind: Kind::Null, text },
+                Some(bytes) => Kind::Bytes(bytes.into()),
+                None => Kind::Null,
             },
-            Mask::Partial(partial) if text && type_oid != CHAR => {
-                Cell { kind: Kind::Partial(*partial), text }
-            }
-            Mask::Hash if text && type_oid != CHAR => match key {
-                Some(key) => Cell { kind: Kind::Hash(key.clone()), text },
-                // compile() refuses hash rules without a key; should one get here, nothing is shown.
-                None => Cell::redact(type_oid),
-            },
-            Mask::Partial(_) | Mask::Hash => Cell::redact(type_oid),
-        }
+            Mask::Partial(partial) if text => Kind::Partial(*partial),
+            // compile() refuses hash rules without a key; should one get here, nothing is shown.
+            Mask::Hash if text && let Some(key) = key => Kind::Hash(key.clone()),
+            Mask::Redact | Mask::Partial(_) | Mask::Hash => Cell::redact(type_oid).kind,
+        };
+        Cell { kind, fill: Fill::of(type_oid, Some(format)) }
     }
 
     /// True when the result does not depend on the value: it may be dropped unread, whatever its length, and
@@ -259,20 +258,92 @@ impl Cell {
             Kind::Hash(key) => {
                 push_hex(hmac::sign(&key.0, value).as_ref(), out);
             }
-            Kind::Inside(inside) => return inside.apply(value, self.text, out),
+            Kind::Inside(inside) => return inside.apply(value, out),
         }
         Masked::Written
     }
 
-    /// One byte to repeat for a value too long to be held: the result has the same length and is valid for the type; `None`: this
-    /// type has no such fill and the value cannot be streamed (but see [`Cell::ignores_value`]).
-    pub fn fill(&self) -> Option<u8> {
-        (self.text && self.kind != Kind::Null).then_some(b'*')
+    /// How a value in a row too long to be held is overwritten; `None`: a value of this type cannot be.
+    pub fn fill(&self) -> Option<Fill> {
+        self.fill
+    }
+}
+
+/// Overwrites a value as it streams by: as many bytes as it had, and a value of the type whatever they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fill {
+    /// One byte again and again.
+    Byte(u8),
+    /// A JSON string of stars, behind jsonb's version when there is one.
+    Json { version: bool },
+    /// Zeros of bytea in hex.
+    Hex,
+}
+
+impl Fill {
+    /// `format` is `None` where it is not known: what is valid in both.
+    fn of(type_oid: u32, format: Option<Format>) -> Option<Fill> {
+        if is_text(type_oid) {
+            return Some(Fill::Byte(b'*'));
+        }
+        Some(match (type_oid, format?) {
+            (JSON, _) => Fill::Json { version: false },
+            (JSONB, format) => Fill::Json { version: format == Format::Binary },
+            (BYTEA, Format::Text) => Fill::Hex,
+            // Every one of these has one length.
+            (
+                BYTEA | BOOL | INT2 | INT4 | INT8 | OID | FLOAT4 | FLOAT8 | DATE | TIME | TIMESTAMP
+                | TIMESTAMPTZ | UUID,
+                Format::Binary,
+            ) => Fill::Byte(0),
+            (INT2 | INT4 | INT8 | OID | FLOAT4 | FLOAT8 | NUMERIC, Format::Text) => Fill::Byte(b'0'),
+            (BOOL, Format::Text) => Fill::Byte(b'f'),
+            _ => return None,
+        })
+    }
+
+    /// Appends the bytes of `part` of what stands for a value of `length` bytes.
+    pub fn write(self, part: Range<usize>, length: usize, out: &mut Vec<u8>) {
+        let start = out.len();
+        let body = match self {
+            Fill::Byte(byte) => byte,
+            Fill::Json { .. } => b'*',
+            Fill::Hex => b'0',
+        };
+        out.resize(start + part.len(), body);
+        let mut put = |at: usize, byte: u8| {
+            if part.contains(&at)
+                && let Some(place) = out.get_mut(start + at - part.start)
+            {
+                *place = byte;
+            }
+        };
+        match self {
+            Fill::Byte(_) => {}
+            Fill::Json { version } => {
+                let first = usize::from(version);
+                if version {
+                    put(0, 1);
+                }
+                // One byte is no string, but may be a number.
+                let single = length == first + 1;
+                put(first, if single { b'0' } else { b'"' });
+                if !single && length > first {
+                    put(length - 1, b'"');
+                }
+            }
+            // Of an odd length it was not in hex, and zeros are bytes written as themselves.
+            Fill::Hex if length.is_multiple_of(2) => {
+                put(0, b'\\');
+                put(1, b'x');
+            }
+            Fill::Hex => {}
+        }
     }
 }
 
 impl Inside {
-    fn apply(&self, value: &[u8], text: bool, out: &mut Vec<u8>) -> Masked {
+    fn apply(&self, value: &[u8], out: &mut Vec<u8>) -> Masked {
         let before = out.len();
         let version = match self.shape {
             Shape::Text if self.detect.mask(value, out) => return Masked::Written,
@@ -294,7 +365,7 @@ impl Inside {
             // Not understood is not shown.
             None => out.truncate(before),
         }
-        if !text {
+        if !self.text {
             return Masked::Null;
         }
         out.extend_from_slice(REDACTED);
@@ -611,6 +682,28 @@ mod tests {
     }
 
     #[test]
+    fn a_fill_is_the_same_however_it_is_cut() {
+        for (fill, length, want) in [
+            (Fill::Byte(b'*'), 4, &b"****"[..]),
+            (Fill::Json { version: false }, 5, b"\"***\""),
+            (Fill::Json { version: false }, 2, b"\"\""),
+            (Fill::Json { version: false }, 1, b"0"),
+            (Fill::Json { version: true }, 5, b"\x01\"**\""),
+            (Fill::Json { version: true }, 2, b"\x010"),
+            (Fill::Hex, 6, b"\\x0000"),
+            (Fill::Hex, 2, b"\\x"),
+            (Fill::Hex, 3, b"000"),
+        ] {
+            for cut in 0..=length {
+                let mut out = Vec::new();
+                fill.write(0..cut, length, &mut out);
+                fill.write(cut..length, length, &mut out);
+                assert_eq!(out, want, "{fill:?} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_not_text_becomes_null() {
         let key = HashKey::new(b"k");
         for oid in [
@@ -621,7 +714,6 @@ mod tests {
                 for format in [Format::Text, Format::Binary] {
                     let cell = Cell::new(&mask, Some(&key), oid, format);
                     assert_eq!(shown(&cell, b"secret"), None, "{oid}");
-                    assert_eq!(cell.fill(), None);
                     assert!(cell.ignores_value());
                 }
             }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use flow::{Fault, Side};
 use policy::Plan;
-use policy::mask::{Cell, Masked};
+use policy::mask::{Cell, Fill, Masked};
 
 fn fault(what: &'static str) -> Fault {
     Fault::Protocol { side: Side::Server, what }
@@ -156,15 +156,16 @@ pub(crate) struct Stream {
     /// Body bytes still to come.
     left: usize,
     column: usize,
-    /// Bytes left of the cell being copied, and what replaces them.
+    /// Bytes left of the cell being copied, how many it has, and what replaces them.
     cell: usize,
-    fill: Option<u8>,
+    length: usize,
+    fill: Option<Fill>,
     counted: bool,
 }
 
 impl Stream {
     pub(crate) fn new(body: usize) -> Stream {
-        Stream { left: body, column: 0, cell: 0, fill: None, counted: false }
+        Stream { left: body, column: 0, cell: 0, length: 0, fill: None, counted: false }
     }
 
     /// Takes from `input` what it can, appending to `out`; returns how much was taken and how many cells were masked in it.
@@ -192,7 +193,10 @@ impl Stream {
                     break;
                 }
                 match self.fill {
-                    Some(byte) => out.resize(out.len() + part.len(), byte),
+                    Some(fill) => {
+                        let at = self.length - self.cell;
+                        fill.write(at..at + part.len(), self.length, out);
+                    }
                     None => out.extend_from_slice(part),
                 }
                 self.cell -= part.len();
@@ -204,6 +208,7 @@ impl Stream {
                 rest = after;
                 let length = i32::from_be_bytes(*length);
                 self.cell = usize::try_from(length).unwrap_or(0);
+                self.length = self.cell;
                 self.fill = None;
                 if length < -1 {
                     return Err(fault("DataRow: negative cell length"));
@@ -311,17 +316,53 @@ pub(crate) mod tests {
         let mut out = Vec::new();
         assert_eq!(walker.mask(&body, &mut out).unwrap(), 2);
         assert_eq!(out[5..], want);
-        // One that cannot be held has all of its texts replaced, and no JSON.
-        let plan = Plan { columns: [email()].into() };
-        let body = row(&[Some(b"nothing")]);
-        let mut out = Vec::new();
-        assert_eq!(Stream::new(body.len()).advance(&body, &plan, &mut out).unwrap(), (body.len(), 1));
-        assert_eq!(out, row(&[Some(b"*******")]));
-        assert!(
-            Stream::new(body.len())
-                .advance(&body, &Plan { columns: [walker.plan.columns[3].clone()].into() }, &mut out)
-                .is_err()
-        );
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_held_is_overwritten_in_place() {
+        let masked = |oid, format| Some(cell(r#""mask": "redact""#, oid, format));
+        let columns = [
+            Some(cell(r#""detect": ["email"]"#, 25, Format::Text)),
+            None,
+            masked(3802, Format::Text),
+            masked(3802, Format::Binary),
+            masked(20, Format::Binary),
+            masked(17, Format::Text),
+            masked(1700, Format::Binary),
+        ];
+        let plan = Plan { columns: columns.into() };
+        let body = row(&[
+            Some(b"nothing"),
+            Some(b"x"),
+            Some(b"{\"a\":1}"),
+            Some(b"\x01[123]"),
+            Some(&[7; 8]),
+            Some(b"\\x4711"),
+            None,
+        ]);
+        let want = row(&[
+            Some(b"*******"),
+            Some(b"x"),
+            Some(b"\"*****\""),
+            Some(b"\x01\"***\""),
+            Some(&[0; 8]),
+            Some(b"\\x0000"),
+            None,
+        ]);
+        for cut in 0..=body.len() {
+            let (mut stream, mut out, mut masked) = (Stream::new(body.len()), Vec::new(), 0);
+            let mut taken = 0;
+            for end in [cut, body.len()] {
+                let (more, cells) = stream.advance(&body[taken..end], &plan, &mut out).unwrap();
+                (taken, masked) = (taken + more, masked + cells);
+            }
+            assert!(stream.done() && !stream.broken(&plan));
+            assert_eq!((out, masked), (want.clone(), 5), "cut at {cut}");
+        }
+        // Some types have no value for every length.
+        let body = row(&[Some(b"47")]);
+        let plan = Plan { columns: [masked(1700, Format::Binary)].into() };
+        assert!(Stream::new(body.len()).advance(&body, &plan, &mut Vec::new()).is_err());
     }
 
     #[test]
