@@ -66,7 +66,7 @@ pub(crate) fn compile(
             if let Some(names) = names {
                 refer(rule, n, &name, &tree, names, wrong, warnings);
             }
-            count.masks += usize::from(rule.mask.is_some());
+            count.masks += usize::from(rule.mask.is_some() || !rule.detect.is_empty());
             count.blocks += usize::from(rule.block.is_some());
             count.observed += usize::from(rule.mode.unwrap_or(file.mode) == Mode::Observe);
         }
