@@ -74,7 +74,8 @@ pub(crate) fn start(settings: Settings) -> anyhow::Result<Gateway> {
         let published = published.clone();
         Arc::new(move || published.load().limits)
     };
-    let engine = engine::Engine::start(engine::Settings {
+    let tuning = engine::Tuning { spin: settings.spin, ..engine::Tuning::default() };
+    let asked = engine::Settings {
         workers: engine::Workers::Count(workers),
         io: match settings.io {
             config::Io::Auto => engine::Io::Auto,
@@ -84,8 +85,8 @@ pub(crate) fn start(settings: Settings) -> anyhow::Result<Gateway> {
         listeners,
         desk: side.desk(),
         limits,
-    });
-    let engine = match engine {
+    };
+    let engine = match engine::Engine::start_tuned(asked, tuning) {
         Ok(engine) => engine,
         Err(error) => {
             side.stop();
@@ -158,6 +159,7 @@ impl Gateway {
         };
         differs("gateway.workers", settings.workers != new.workers);
         differs("gateway.io", settings.io != new.io);
+        differs("gateway.spin_us", settings.spin != new.spin);
         differs(
             "gateway.state or record.to",
             settings.record_home != new.record_home || settings.state != new.state,

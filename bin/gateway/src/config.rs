@@ -54,6 +54,9 @@ pub(crate) struct Gateway {
     pub workers: Workers,
     /// How sockets are driven.
     pub io: Io,
+    /// Microseconds a worker looks for news before it sleeps, while silences were that short lately; 0: it sleeps at once.
+    #[schemars(range(max = 1000))]
+    pub spin_us: u16,
     /// Directory for everything the gateway keeps.
     pub state: String,
     /// How long a stopping gateway waits for clients.
@@ -81,6 +84,7 @@ impl Default for Gateway {
         Gateway {
             workers: Workers::Auto,
             io: Io::Auto,
+            spin_us: 0,
             state: crate::settings::STATE_DEFAULT.into(),
             drain: Span::seconds(30),
             deny_detail: DenyDetail::Full,

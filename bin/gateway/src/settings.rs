@@ -32,6 +32,7 @@ use crate::{secret, tls};
 pub(crate) struct Settings {
     pub(crate) workers: config::Workers,
     pub(crate) io: config::Io,
+    pub(crate) spin: Duration,
     pub(crate) state: PathBuf,
     /// The record is below this directory, in `record`.
     pub(crate) record_home: PathBuf,
@@ -380,6 +381,7 @@ impl<'a> Check<'a> {
         Some(Settings {
             workers: gateway.workers,
             io: gateway.io,
+            spin: Duration::from_micros(gateway.spin_us.into()),
             state,
             record_home: record,
             ring_bytes,
@@ -450,6 +452,9 @@ impl<'a> Check<'a> {
         if refresh != 0 && refresh < 1_000 {
             self.no(at, "gateway.catalogue_refresh", "expected 0 (only when it must) or at least 1s");
         }
+        if gateway.spin_us > 1_000 {
+            self.no(at, "gateway.spin_us", "expected at most 1000: a worker that spins longer had better not sleep");
+        }
         if gateway.state.is_empty() {
             self.no(at, "gateway.state", "a directory is needed");
         }
@@ -462,6 +467,7 @@ impl<'a> Check<'a> {
         config::Gateway {
             workers: gateway.workers,
             io: gateway.io,
+            spin_us: gateway.spin_us,
             state: gateway.state.clone(),
             drain: gateway.drain,
             deny_detail: gateway.deny_detail,

@@ -199,60 +199,31 @@ pub(crate) async fn yield_now() {
     .await;
 }
 
-/// A descriptor the worker's loop watches.
-struct Watched {
-    fd: OwnedFd,
-    source: Rc<Source>,
-    sources: Rc<Sources>,
-}
-
-impl Watched {
-    fn new(fd: OwnedFd, kind: Kind) -> io::Result<Watched> {
-        let sources = sources()?;
-        let source = sources.add(fd.as_fd(), kind)?;
-        Ok(Watched { fd, source, sources })
-    }
-
-    async fn readable(&self) {
-        std::future::poll_fn(|cx| self.sources.poll_readable(&self.source, cx)).await;
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        self.sources.remove(&self.source);
-    }
-}
-
-/// A stream socket, TCP or Unix.
-pub(crate) struct Socket {
-    watched: Watched,
-    is_tcp: bool,
-}
+/// A stream socket, TCP or Unix. Closed when the last clone is dropped.
+#[derive(Clone)]
+pub(crate) struct Socket(Rc<Source>);
 
 impl Socket {
     /// `fd` must be non-blocking, as everywhere here.
     pub(crate) fn tcp(fd: OwnedFd) -> io::Result<Socket> {
-        Ok(Socket { watched: Watched::new(fd, Kind::Stream)?, is_tcp: true })
+        sources()?.add(fd, Kind::Stream).map(Socket)
     }
 
     /// A connection on its way: [`Socket::writable`] when it is decided.
     pub(crate) fn connecting(fd: OwnedFd) -> io::Result<Socket> {
-        Ok(Socket { watched: Watched::new(fd, Kind::Connecting)?, is_tcp: true })
+        sources()?.add(fd, Kind::Connecting).map(Socket)
     }
 
     pub(crate) fn unix(fd: OwnedFd) -> io::Result<Socket> {
-        Ok(Socket { watched: Watched::new(fd, Kind::Stream)?, is_tcp: false })
+        sources()?.add(fd, Kind::UnixStream).map(Socket)
     }
 
-    pub(crate) async fn readable(&self) {
-        self.watched.readable().await;
+    pub(crate) fn readable(&self) -> impl Future<Output = ()> + '_ {
+        std::future::poll_fn(|cx| self.0.poll_readable(cx))
     }
 
-    pub(crate) async fn writable(&self) -> io::Result<()> {
-        let watched = &self.watched;
-        std::future::poll_fn(|cx| watched.sources.poll_writable(&watched.source, watched.fd.as_fd(), cx))
-            .await
+    pub(crate) fn writable(&self) -> impl Future<Output = io::Result<()>> + '_ {
+        std::future::poll_fn(|cx| self.0.poll_writable(cx))
     }
 
     /// Appends what there is, up to the spare capacity. `Ok(None)`: nothing now. `Ok(Some(0))`: end of stream.
@@ -262,12 +233,12 @@ impl Socket {
             match rustix::net::recv(self, rustix::buffer::spare_capacity(buffer), RecvFlags::DONTWAIT) {
                 Ok((_, n)) => {
                     if n < room {
-                        self.watched.source.was_read();
+                        self.0.was_read();
                     }
                     return Ok(Some(n));
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return self.watched.source.has_nothing().map(|()| None),
+                Err(Errno::AGAIN) => return self.0.has_nothing().map(|()| None),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -279,7 +250,7 @@ impl Socket {
             match rustix::net::send(self, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(n) => return Ok(Some(n)),
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return self.watched.source.has_no_room().map(|()| None),
+                Err(Errno::AGAIN) => return self.0.has_no_room().map(|()| None),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -292,7 +263,7 @@ impl Socket {
             match rustix::net::sendmsg(self, runs, &mut rustix::net::SendAncillaryBuffer::default(), flags) {
                 Ok(n) => return Ok(Some(n)),
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return self.watched.source.has_no_room().map(|()| None),
+                Err(Errno::AGAIN) => return self.0.has_no_room().map(|()| None),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -302,17 +273,17 @@ impl Socket {
     /// wakes up who already waits for less (`tcp_set_rcvlowat`), and receiving takes what is there whatever was set.
     pub(crate) fn wait_for(&self, bytes: u32) -> bool {
         let Ok(bytes) = libc::c_int::try_from(bytes) else { return false };
-        self.is_tcp && set_low_water_mark(self.as_fd(), bytes)
+        self.0.kind() != Kind::UnixStream && set_low_water_mark(self.as_fd(), bytes)
     }
 
     /// The peer ended its stream, or is gone; some of what it sent may still be unread.
     pub(crate) fn is_over(&self) -> bool {
-        self.watched.source.is_over()
+        self.0.is_over()
     }
 
     /// Whoever waits on the socket looks up. No system call.
     pub(crate) fn rouse(&self) {
-        self.watched.source.rouse();
+        self.0.rouse();
     }
 
     /// Ends this direction, or both. Failing means the peer was faster.
@@ -323,13 +294,13 @@ impl Socket {
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.watched.fd.as_fd()
+        self.0.as_fd()
     }
 }
 
 /// A listening socket of this worker.
 pub(crate) struct Listener {
-    watched: Watched,
+    source: Rc<Source>,
     closed: Cell<bool>,
 }
 
@@ -345,7 +316,7 @@ pub(crate) enum Accepted {
 impl Listener {
     /// `listener` must be non-blocking.
     pub(crate) fn new(listener: StdListener) -> io::Result<Listener> {
-        Ok(Listener { watched: Watched::new(listener.into(), Kind::Listening)?, closed: Cell::new(false) })
+        Ok(Listener { source: sources()?.add(listener.into(), Kind::Listening)?, closed: Cell::new(false) })
     }
 
     /// Waits until somebody wants to be accepted, or [`Listener::close`]. Tells how many turns of the loop have passed so far.
@@ -354,10 +325,10 @@ impl Listener {
     /// The kernel does not tell.
     pub(crate) async fn readable(&self) -> io::Result<u64> {
         if !self.closed.get() {
-            self.watched.sources.look_again(&self.watched.source, self.watched.fd.as_fd())?;
-            self.watched.readable().await;
+            self.source.look_again()?;
+            std::future::poll_fn(|cx| self.source.poll_readable(cx)).await;
         }
-        Ok(self.watched.sources.turns())
+        Ok(self.source.turns())
     }
 
     /// A pause in accepting: the loop is not told of clients until the next [`Listener::readable`].
@@ -365,13 +336,13 @@ impl Listener {
     /// # Errors
     /// The kernel goes on telling.
     pub(crate) fn look_away(&self) -> io::Result<()> {
-        self.watched.sources.look_away(&self.watched.source, self.watched.fd.as_fd())
+        self.source.look_away()
     }
 
     /// # Errors
     /// Errors that will not pass by trying again at once (out of descriptors or memory).
     pub(crate) fn accept(&self) -> io::Result<Accepted> {
-        match rustix::net::acceptfrom_with(&self.watched.fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+        match rustix::net::acceptfrom_with(&self.source, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
             Ok((fd, peer)) => match peer.and_then(|peer| SocketAddr::try_from(peer).ok()) {
                 Some(peer) => Ok(Accepted::Client(Socket::tcp(fd)?, peer)),
                 None => Ok(Accepted::Lost),
@@ -385,8 +356,8 @@ impl Listener {
     /// Stops accepting, and wakes whoever waits in [`Listener::readable`].
     pub(crate) fn close(&self) {
         self.closed.set(true);
-        let _already_gone = rustix::net::shutdown(&self.watched.fd, Shutdown::Both);
-        self.watched.source.rouse();
+        let _already_gone = rustix::net::shutdown(&self.source, Shutdown::Both);
+        self.source.rouse();
     }
 }
 

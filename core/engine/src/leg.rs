@@ -8,7 +8,6 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io::{self, BufRead, IoSlice, Write};
-use std::rc::Rc;
 
 use flow::TlsFacts;
 use rustls::Connection;
@@ -41,7 +40,7 @@ pub(crate) enum Sent {
 
 #[derive(Default)]
 pub(crate) struct Leg {
-    socket: RefCell<Option<Rc<Socket>>>,
+    socket: RefCell<Option<Socket>>,
     tls: RefCell<Option<Box<Connection>>>,
     writing: Cell<bool>,
     /// How often a writer has let go.
@@ -66,7 +65,7 @@ pub(crate) struct Leg {
 
 impl Leg {
     pub(crate) fn open(&self, socket: Socket) {
-        *self.socket.borrow_mut() = Some(Rc::new(socket));
+        *self.socket.borrow_mut() = Some(socket);
         self.broken.set(false);
     }
 
@@ -86,7 +85,7 @@ impl Leg {
         }
     }
 
-    pub(crate) fn socket(&self) -> Option<Rc<Socket>> {
+    pub(crate) fn socket(&self) -> Option<Socket> {
         self.socket.borrow().clone()
     }
 
@@ -117,7 +116,7 @@ impl Leg {
         together: usize,
     ) -> io::Result<Got> {
         let socket = self.socket.borrow();
-        let Some(socket) = socket.as_deref() else { return Ok(Got::End) };
+        let Some(socket) = socket.as_ref() else { return Ok(Got::End) };
         let together = together.max(size).max(input.len().saturating_add(READ_ROOM_MIN));
         if let Some(tls) = self.tls.borrow_mut().as_deref_mut() {
             let before = input.len();
@@ -250,7 +249,7 @@ impl Leg {
         }
         let result = {
             let socket = self.socket.borrow();
-            let socket = socket.as_deref()?;
+            let socket = socket.as_ref()?;
             match self.tls.borrow_mut().as_deref_mut() {
                 Some(tls) => push_sealed(socket, tls, bytes),
                 None => push_plain(socket, bytes),

@@ -7,8 +7,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::rc::Rc;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ use crate::ring::Ring;
 pub(crate) enum Kind {
     /// A connected stream: for reading. Room to write is asked for when it is missed.
     Stream,
+    /// The same, on a Unix socket.
+    UnixStream,
     /// A stream that is still connecting: for writing too.
     Connecting,
     /// A listening socket: the kernel says again at every turn that somebody waits, so that accepting need not go on until it
@@ -63,64 +65,77 @@ impl Key {
     }
 }
 
-/// A registered socket.
+/// A socket the kernel watches. One small allocation: there are as many of these as sockets.
 pub(crate) struct Source {
+    sources: Rc<Sources>,
     key: Key,
+    fd: OwnedFd,
     kind: Kind,
-    fd: RawFd,
-    readable: Cell<bool>,
-    writable: Cell<bool>,
-    over: Cell<bool>,
-    failed: Cell<bool>,
-    /// The kernel was asked to tell about room to write.
-    wants_room: Cell<bool>,
-    /// The kernel was asked to be silent about it.
-    deaf: Cell<bool>,
-    reader: Waiter,
-    writer: Waiter,
+    facts: Cell<u8>,
+    /// Who waits, or did: a waker is kept between waits, because it is nearly always the same one.
+    reader: RefCell<Option<Waker>>,
+    writer: RefCell<Option<Waker>>,
 }
 
-/// Who waits. Its waker is kept between waits: it is nearly always the same one.
-#[derive(Default)]
-struct Waiter {
-    waker: RefCell<Option<Waker>>,
-    waits: Cell<bool>,
-}
+// What is known of a source.
+const READABLE: u8 = 1;
+const WRITABLE: u8 = 1 << 1;
+/// The peer ended its stream, or is gone.
+const OVER: u8 = 1 << 2;
+/// The kernel cannot watch it.
+const FAILED: u8 = 1 << 3;
+/// Somebody waits.
+const READER: u8 = 1 << 4;
+const WRITER: u8 = 1 << 5;
+/// The kernel was asked to tell about room to write.
+const WANTS_ROOM: u8 = 1 << 6;
+/// The kernel was asked to be silent about it.
+const DEAF: u8 = 1 << 7;
 
-impl Waiter {
-    fn wait(&self, cx: &Context<'_>) {
-        let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
-        self.waits.set(true);
+impl Source {
+    fn is(&self, fact: u8) -> bool {
+        self.facts.get() & fact != 0
     }
 
-    fn wake(&self) {
-        if self.waits.replace(false)
-            && let Some(waker) = &*self.waker.borrow()
+    /// Sets or clears a fact, and tells whether it held before.
+    fn set(&self, fact: u8, holds: bool) -> bool {
+        let before = self.facts.get();
+        self.facts.set(if holds { before | fact } else { before & !fact });
+        before & fact != 0
+    }
+
+    fn hear(&self, said: Said) {
+        let ends = said.over || said.failed;
+        if ends {
+            self.set(OVER, true);
+        }
+        if said.failed {
+            self.set(FAILED, true);
+        }
+        if said.readable || ends {
+            self.set(READABLE, true);
+            self.wake(READER, &self.reader);
+        }
+        if said.writable || ends {
+            self.set(WRITABLE, true);
+            self.wake(WRITER, &self.writer);
+        }
+    }
+
+    fn wake(&self, who: u8, waker: &RefCell<Option<Waker>>) {
+        if self.set(who, false)
+            && let Some(waker) = &*waker.borrow()
         {
             waker.wake_by_ref();
         }
     }
-}
 
-impl Source {
-    fn hear(&self, said: Said) {
-        if said.over || said.failed {
-            self.over.set(true);
+    fn wait(&self, who: u8, waker: &RefCell<Option<Waker>>, cx: &Context<'_>) {
+        let mut waker = waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
         }
-        if said.failed {
-            self.failed.set(true);
-        }
-        if said.readable || said.over || said.failed {
-            self.readable.set(true);
-            self.reader.wake();
-        }
-        if said.writable || said.over || said.failed {
-            self.writable.set(true);
-            self.writer.wake();
-        }
+        self.set(who, true);
     }
 
     /// Wakes whoever waits, as if the peer had gone; costs no system call.
@@ -130,12 +145,16 @@ impl Source {
 
     /// The peer ended its stream, or is gone; some of what it sent may still be unread.
     pub(crate) fn is_over(&self) -> bool {
-        self.over.get()
+        self.is(OVER)
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// A read did not fill its room: everything was read, except the end of the stream if that has come.
     pub(crate) fn was_read(&self) {
-        self.readable.set(self.over.get());
+        self.set(READABLE, self.is(OVER));
     }
 
     /// There was nothing to read.
@@ -143,7 +162,7 @@ impl Source {
     /// # Errors
     /// Nobody would ever tell when there is.
     pub(crate) fn has_nothing(&self) -> io::Result<()> {
-        self.readable.set(false);
+        self.set(READABLE, false);
         self.watched()
     }
 
@@ -152,12 +171,83 @@ impl Source {
     /// # Errors
     /// Nobody would ever tell when there is.
     pub(crate) fn has_no_room(&self) -> io::Result<()> {
-        self.writable.set(false);
+        self.set(WRITABLE, false);
         self.watched()
     }
 
     fn watched(&self) -> io::Result<()> {
-        if self.failed.get() { Err(io::Error::other("the kernel cannot watch this socket")) } else { Ok(()) }
+        if self.is(FAILED) { Err(io::Error::other("the kernel cannot watch this socket")) } else { Ok(()) }
+    }
+
+    pub(crate) fn poll_readable(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.is(READABLE) {
+            return Poll::Ready(());
+        }
+        self.wait(READER, &self.reader, cx);
+        Poll::Pending
+    }
+
+    pub(crate) fn poll_writable(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        if self.is(WRITABLE) {
+            return Poll::Ready(Ok(()));
+        }
+        self.wait(WRITER, &self.writer, cx);
+        if !self.set(WANTS_ROOM, true) {
+            let asked = match &mut *self.sources.kernel.borrow_mut() {
+                Kernel::Ring(ring) => ring.await_room(self.fd.as_raw_fd(), self.key),
+                Kernel::Epoll { set, .. } => epoll_modify(set, self, READS | ROOM | epoll::EventFlags::ET),
+            };
+            if let Err(error) = asked {
+                return Poll::Ready(Err(error));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// For listening sockets: what was said before was used; tell again when somebody waits.
+    ///
+    /// # Errors
+    /// The kernel does not.
+    pub(crate) fn look_again(&self) -> io::Result<()> {
+        self.set(READABLE, false);
+        match &mut *self.sources.kernel.borrow_mut() {
+            Kernel::Ring(ring) => ring.await_client(self.fd.as_raw_fd(), self.key),
+            Kernel::Epoll { set, .. } if self.set(DEAF, false) => {
+                epoll_modify(set, self, epoll::EventFlags::IN)
+            }
+            Kernel::Epoll { .. } => Ok(()),
+        }
+    }
+
+    /// For listening sockets: nothing more is to be told until [`Source::look_again`].
+    ///
+    /// # Errors
+    /// The kernel goes on telling.
+    pub(crate) fn look_away(&self) -> io::Result<()> {
+        match &mut *self.sources.kernel.borrow_mut() {
+            Kernel::Ring(_) => Ok(()),
+            Kernel::Epoll { set, .. } => {
+                self.set(DEAF, true);
+                epoll_modify(set, self, epoll::EventFlags::empty())
+            }
+        }
+    }
+
+    /// Turns of the worker's loop so far: how often the kernel was asked for news.
+    pub(crate) fn turns(&self) -> u64 {
+        self.sources.turns.get()
+    }
+}
+
+impl AsFd for Source {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.sources.remove(self);
     }
 }
 
@@ -172,7 +262,8 @@ pub(crate) struct Sources {
 #[derive(Default)]
 struct Place {
     generation: u32,
-    source: Option<Rc<Source>>,
+    /// Dangling when free.
+    source: Weak<Source>,
 }
 
 enum Kernel {
@@ -200,11 +291,6 @@ impl Sources {
         Sources { places, free, kernel: RefCell::new(kernel), turns: Cell::new(0) }
     }
 
-    /// Turns so far: how often the kernel was asked for news.
-    pub(crate) fn turns(&self) -> u64 {
-        self.turns.get()
-    }
-
     /// # Errors
     /// The kernel has no memory for it.
     pub(crate) fn add_bell(&self, bell: BorrowedFd<'_>) -> io::Result<()> {
@@ -217,126 +303,60 @@ impl Sources {
 
     /// # Errors
     /// The kernel has no memory for it.
-    pub(crate) fn add(&self, fd: BorrowedFd<'_>, kind: Kind) -> io::Result<Rc<Source>> {
-        let mut places = self.places.borrow_mut();
+    pub(crate) fn add(self: &Rc<Sources>, fd: OwnedFd, kind: Kind) -> io::Result<Rc<Source>> {
         let free = self.free.borrow_mut().pop();
         let index = free.unwrap_or_else(|| {
+            let mut places = self.places.borrow_mut();
             places.push(Place::default());
             u32::try_from(places.len() - 1).unwrap_or(u32::MAX)
         });
-        let Some(place) = places.get_mut(index as usize) else {
-            return Err(io::ErrorKind::OutOfMemory.into());
-        };
+        let generation = self.places.borrow().get(index as usize).map_or(0, |place| place.generation);
+        let facts = if kind == Kind::Connecting { WANTS_ROOM } else { 0 };
+        // From here on dropping it gives its place back.
         let source = Rc::new(Source {
-            key: Key { index, generation: place.generation },
+            sources: self.clone(),
+            key: Key { index, generation },
+            fd,
             kind,
-            fd: fd.as_raw_fd(),
-            readable: Cell::new(false),
-            writable: Cell::new(false),
-            over: Cell::new(false),
-            failed: Cell::new(false),
-            wants_room: Cell::new(kind == Kind::Connecting),
-            deaf: Cell::new(false),
-            reader: Waiter::default(),
-            writer: Waiter::default(),
+            facts: Cell::new(facts),
+            reader: RefCell::default(),
+            writer: RefCell::default(),
         });
-        let key = source.key;
-        let added = match &mut *self.kernel.borrow_mut() {
+        let (raw, key) = (source.fd.as_raw_fd(), source.key);
+        match &mut *self.kernel.borrow_mut() {
             Kernel::Ring(ring) => match kind {
-                Kind::Stream => ring.watch(source.fd, key),
-                Kind::Connecting => ring.watch(source.fd, key).and_then(|()| ring.await_room(source.fd, key)),
+                Kind::Stream | Kind::UnixStream => ring.watch(raw, key),
+                Kind::Connecting => ring.watch(raw, key).and_then(|()| ring.await_room(raw, key)),
                 // Asked for by `look_again`.
                 Kind::Listening => Ok(()),
             },
             Kernel::Epoll { set, .. } => {
                 let flags = match kind {
-                    Kind::Stream => READS | epoll::EventFlags::ET,
-                    Kind::Connecting => READS | epoll::EventFlags::OUT | epoll::EventFlags::ET,
+                    Kind::Stream | Kind::UnixStream => READS | epoll::EventFlags::ET,
+                    Kind::Connecting => READS | ROOM | epoll::EventFlags::ET,
                     Kind::Listening => epoll::EventFlags::IN,
                 };
-                epoll_add(set, fd, key, flags)
+                epoll_add(set, source.as_fd(), key, flags)
             }
-        };
-        match added {
-            Ok(()) => place.source = Some(source.clone()),
-            Err(_) => self.free.borrow_mut().push(index),
+        }?;
+        if let Some(place) = self.places.borrow_mut().get_mut(index as usize) {
+            place.source = Rc::downgrade(&source);
         }
-        added.map(|()| source)
+        Ok(source)
     }
 
-    /// To be called before the descriptor is closed.
-    pub(crate) fn remove(&self, source: &Source) {
+    /// Before its descriptor is closed.
+    fn remove(&self, source: &Source) {
         let mut places = self.places.borrow_mut();
         let Some(place) = places.get_mut(source.key.index as usize) else { return };
-        place.source = None;
+        place.source = Weak::new();
         place.generation = (place.generation + 1) % Key::GENERATIONS;
         self.free.borrow_mut().push(source.key.index);
         match &mut *self.kernel.borrow_mut() {
             // A ring holds on to the socket until it is told to let go.
-            Kernel::Ring(ring) => ring.forget(source.key, source.wants_room.get()),
+            Kernel::Ring(ring) => ring.forget(source.key, source.is(WANTS_ROOM)),
             // Closing the descriptor removes it: it has no duplicate.
             Kernel::Epoll { .. } => {}
-        }
-    }
-
-    pub(crate) fn poll_readable(&self, source: &Source, cx: &Context<'_>) -> Poll<()> {
-        if source.readable.get() {
-            return Poll::Ready(());
-        }
-        source.reader.wait(cx);
-        Poll::Pending
-    }
-
-    pub(crate) fn poll_writable(
-        &self,
-        source: &Source,
-        fd: BorrowedFd<'_>,
-        cx: &Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        if source.writable.get() {
-            return Poll::Ready(Ok(()));
-        }
-        source.writer.wait(cx);
-        if !source.wants_room.replace(true) {
-            let asked = match &mut *self.kernel.borrow_mut() {
-                Kernel::Ring(ring) => ring.await_room(source.fd, source.key),
-                Kernel::Epoll { set, .. } => {
-                    epoll_modify(set, fd, source.key, READS | epoll::EventFlags::OUT | epoll::EventFlags::ET)
-                }
-            };
-            if let Err(error) = asked {
-                return Poll::Ready(Err(error));
-            }
-        }
-        Poll::Pending
-    }
-
-    /// For listening sockets: what was said before was used; tell again when somebody waits.
-    ///
-    /// # Errors
-    /// The kernel does not.
-    pub(crate) fn look_again(&self, source: &Source, fd: BorrowedFd<'_>) -> io::Result<()> {
-        source.readable.set(false);
-        match &mut *self.kernel.borrow_mut() {
-            Kernel::Ring(ring) => ring.await_client(source.fd, source.key),
-            Kernel::Epoll { set, .. } if source.deaf.replace(false) => {
-                epoll_modify(set, fd, source.key, epoll::EventFlags::IN)
-            }
-            Kernel::Epoll { .. } => Ok(()),
-        }
-    }
-
-    /// For listening sockets: nothing more is to be told until [`Sources::look_again`].
-    ///
-    /// # Errors
-    /// The kernel goes on telling.
-    pub(crate) fn look_away(&self, source: &Source, fd: BorrowedFd<'_>) -> io::Result<()> {
-        match &mut *self.kernel.borrow_mut() {
-            Kernel::Ring(_) => Ok(()),
-            Kernel::Epoll { set, .. } => {
-                source.deaf.set(true);
-                epoll_modify(set, fd, source.key, epoll::EventFlags::empty())
-            }
         }
     }
 
@@ -355,7 +375,8 @@ impl Sources {
                 return None;
             }
             let place = places.get(key.index as usize)?;
-            let source = place.source.as_deref().filter(|_| place.generation == key.generation)?;
+            // Others hold it too, so this is never the last, and nothing is dropped in here.
+            let source = place.source.upgrade().filter(|_| place.generation == key.generation)?;
             source.hear(said);
             Some(source)
         };
@@ -365,9 +386,11 @@ impl Sources {
                 match fate {
                     Fate::Stays => None,
                     // Listening sockets are watched again when somebody wants to accept.
-                    Fate::Ended => (source.kind != Kind::Listening && !said.failed).then_some(source.fd),
+                    Fate::Ended => {
+                        (source.kind != Kind::Listening && !said.failed).then(|| source.fd.as_raw_fd())
+                    }
                     Fate::RoomTold => {
-                        source.wants_room.set(false);
+                        source.set(WANTS_ROOM, false);
                         None
                     }
                 }
@@ -384,7 +407,7 @@ impl Sources {
                     let said = Said {
                         readable: flags.intersects(epoll::EventFlags::IN),
                         writable: flags.intersects(epoll::EventFlags::OUT),
-                        over: flags.intersects(OVER),
+                        over: flags.intersects(ENDS),
                         failed: false,
                     };
                     hear(Key::from_number(event.data.u64()), said);
@@ -412,15 +435,16 @@ pub(crate) enum Fate {
 }
 
 const READS: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::RDHUP);
-const OVER: epoll::EventFlags =
+const ROOM: epoll::EventFlags = epoll::EventFlags::OUT;
+const ENDS: epoll::EventFlags =
     epoll::EventFlags::RDHUP.union(epoll::EventFlags::HUP).union(epoll::EventFlags::ERR);
 
 fn epoll_add(set: &OwnedFd, fd: BorrowedFd<'_>, key: Key, flags: epoll::EventFlags) -> io::Result<()> {
     Ok(epoll::add(set, fd, epoll::EventData::new_u64(key.number()), flags)?)
 }
 
-fn epoll_modify(set: &OwnedFd, fd: BorrowedFd<'_>, key: Key, flags: epoll::EventFlags) -> io::Result<()> {
-    Ok(epoll::modify(set, fd, epoll::EventData::new_u64(key.number()), flags)?)
+fn epoll_modify(set: &OwnedFd, source: &Source, flags: epoll::EventFlags) -> io::Result<()> {
+    Ok(epoll::modify(set, source.as_fd(), epoll::EventData::new_u64(source.key.number()), flags)?)
 }
 
 fn timespec(time: Duration) -> Timespec {
