@@ -182,10 +182,13 @@ Examples:
   loadtest run --mode prepared --clients 64 \\
       --target direct=postgres://app@127.0.0.1:5432/shop \\
       --target gate=postgres://app@127.0.0.1:7432/shop@$(pidof lockgate) --baseline direct
-  loadtest run --rate 2000 --sql 'select * from t where id = {1-100000}' --target postgres://app@127.0.0.1/shop
-  loadtest run --mode bulk --requests 3 --sql 'select * from customers' --target postgres://app@127.0.0.1/shop
+  loadtest run --rate 2000 --sql 'select * from t where id = {1-100000}' \\
+      --target postgres://app@127.0.0.1/shop
+  loadtest run --mode bulk --requests 3 --sql 'select * from customers' \\
+      --target postgres://app@127.0.0.1/shop
   loadtest stub --listen 127.0.0.1:6000 --tls        something fast to put a proxy in front of
-  loadtest record-answer --target postgres://app@127.0.0.1/shop --sql 'select * from t' -o t.bin
+  loadtest record-answer --sql 'select * from t' -o t.bin --target postgres://app@127.0.0.1/shop
   loadtest stub --replay 'from t=t.bin'
 
-Exit codes: 0 all measured · 1 could not be done · 2 wrong usage · 3 measured, but requests failed or a target is missing";
+Exit codes: 0 all measured, 1 could not be done, 2 wrong usage,
+3 measured, but requests failed or a target could not be";

@@ -12,6 +12,7 @@ use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
@@ -29,11 +30,13 @@ impl<'t> Dialer<'t> {
     pub(crate) fn new(target: &'t Target) -> Result<Dialer<'t>> {
         let tls = if target.tls {
             let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let config = ClientConfig::builder_with_provider(provider.clone())
+            let mut config = ClientConfig::builder_with_provider(provider.clone())
                 .with_safe_default_protocol_versions()?
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
                 .with_no_client_auth();
+            // Drivers (libpq) make a whole handshake every time.
+            config.resumption = Resumption::disabled();
             let name = ServerName::try_from(target.host.clone()).context("host name for TLS")?;
             Some((Arc::new(config), name))
         } else {

@@ -108,11 +108,24 @@ impl Page<'_> {
             }
             *out += "</tr>";
         }
+        *out += "</tbody></table></div>";
+        let disturbed = lines().filter(|line| line.disturbed().is_some()).count();
+        if disturbed > 0 {
+            let _ = write!(
+                out,
+                "<p class=\"warning\">Others worked on the proxy's core during {disturbed} of {} series. That raises every figure, and \
+                 not all alike: take these for a hint, and measure again on a quiet machine.</p>",
+                lines().filter(|line| !line.repetitions.is_empty()).count()
+            );
+        }
+        let taken = match self.report.conditions.repetitions {
+            1 => "Single measurements".to_owned(),
+            n => format!("Medians of {n} interleaved repetitions"),
+        };
         let _ = write!(
             out,
-            "</tbody></table></div><p class=\"note\">Medians of {} interleaved repetitions; less is better. × is to {}. \
-             Within 5 % is not coloured; on a machine that does other things, 15 % may be a tie: look at the whiskers.</p>",
-            self.report.conditions.repetitions,
+            "<p class=\"note\">{taken}; less is better. × is to {}. Within 5 % is not coloured; look at the whiskers before believing a \
+             difference.</p>",
             escaped(&self.report.baseline)
         );
     }
@@ -127,10 +140,13 @@ impl Page<'_> {
         self.bars(section, out);
         self.curves(section, out);
         *out += "</div>";
-        for line in &section.lines {
-            for why in line.missing.iter().chain(&line.inapplicable).cloned().chain(line.disturbed()) {
-                let _ = write!(out, "<p class=\"note\">{}: {}</p>", escaped(&line.target), escaped(&why));
-            }
+        let remarks = section.lines.iter().flat_map(|line| {
+            let all = line.missing.iter().chain(&line.inapplicable).cloned().chain(line.disturbed());
+            all.map(|why| format!("{}: {}", escaped(&line.target), escaped(&why)))
+        });
+        let remarks: Vec<String> = remarks.collect();
+        if !remarks.is_empty() {
+            let _ = write!(out, "<p class=\"note\">{}.</p>", remarks.join("; "));
         }
         details(section, out);
         *out += "</section>";
@@ -414,7 +430,8 @@ a{color:inherit;text-decoration-color:var(--line);text-underline-offset:3px}\
 .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:13.5px}\
 th,td{padding:5px 10px;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap;vertical-align:top}\
 th:first-child,.conditions td{text-align:left}thead th{color:var(--soft);font-weight:500}tbody th{font-weight:500}\
-.overview{width:100%}.overview small{display:block;color:var(--soft);font-weight:400;font-size:12px}\
+.overview{width:100%}.overview th:first-child{white-space:normal;min-width:150px}.warning{border-left:3px solid var(--c1);padding-left:12px;\
+max-width:80ch}.overview small{display:block;color:var(--soft);font-weight:400;font-size:12px}\
 .conditions td{white-space:normal;overflow-wrap:anywhere}.better{background:var(--good)}.worse{background:var(--bad)}\
 .plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr));gap:12px 28px;align-items:start}\
 figure{margin:0;min-width:0}svg{width:100%;height:auto;display:block}figcaption{display:flex;flex-wrap:wrap;gap:2px 16px;font-size:12.5px;\
