@@ -10,7 +10,7 @@ use policy::{Block, Pass, Verdict};
 use crate::frame::{self, HEADER, Header};
 use crate::message;
 use crate::name::Name;
-use crate::owed::Owed;
+use crate::owed::{Owed, Preparing};
 use crate::prepared::{Disturbs, Prepared};
 use crate::ready::{ClientBody, Judged, Ready};
 use crate::refuse::{fatal, stand_in_parse, stand_in_query};
@@ -514,13 +514,10 @@ impl Ready {
 
     /// The prepared statement a Bind names: the latest Parse still under way, else what the server has.
     fn latest_statement<'a>(&'a self, name: &[u8], applied: Option<&'a Prepared>) -> Option<&'a Prepared> {
-        let pending = match self.owed.prepared(name) {
-            Some(pending) => pending,
-            None if self.owed.prepares_nothing() => None,
-            None => self.owed.iter().rev().find_map(|o| match o {
-                Owed::Parse { name: n, prepared } if **n == *name => Some(prepared),
-                _ => None,
-            }),
+        let pending = match (self.owed.prepared(name), self.owed.preparing(name)) {
+            (Some(pending), _) => pending,
+            (None, Preparing::Nothing) => None,
+            (None, Preparing::One(prepared) | Preparing::Many(prepared)) => Some(prepared),
         };
         pending.or(applied)
     }
@@ -630,15 +627,15 @@ impl Ready {
         let all = match self.owed.prepared(statement) {
             Some(Some(prepared)) => Some(of(prepared)),
             Some(None) => applied,
-            None if self.owed.prepares_nothing() => applied,
-            None if self.owed.len() > SEARCHED => None,
-            None => {
-                let pending = self.owed.iter().filter_map(|o| match o {
-                    Owed::Parse { name, prepared } if **name == *statement => Some(of(prepared)),
-                    _ => None,
-                });
-                pending.chain(applied).reduce(|(a, d), (b, e)| (a && b, d.or(e)))
-            }
+            None => match self.owed.preparing(statement) {
+                Preparing::Nothing => applied,
+                // It may fail, and then the one before is meant.
+                Preparing::One(prepared) => {
+                    let (clean, disturbs) = of(prepared);
+                    Some(applied.map_or((clean, disturbs), |(a, d)| (a && clean, d.or(disturbs))))
+                }
+                Preparing::Many(_) => None,
+            },
         };
         let (clean, disturbs) = all.unwrap_or((false, Disturbs::ALL));
         (if clean { self.stamp } else { 0 }, disturbs)

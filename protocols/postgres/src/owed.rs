@@ -73,6 +73,21 @@ pub(crate) enum Owed {
     },
 }
 
+/// Entries that give the same name.
+#[derive(Clone, Copy)]
+struct Pending {
+    count: usize,
+    last: u64,
+}
+
+/// What is on its way to being prepared under a name.
+pub(crate) enum Preparing<'a> {
+    Nothing,
+    One(&'a Prepared),
+    /// More than one; the last of them.
+    Many(&'a Prepared),
+}
+
 impl Owed {
     fn prepares(&self) -> bool {
         matches!(self, Owed::Parse { .. })
@@ -100,6 +115,8 @@ pub(crate) struct Queue {
     /// Names given since the last Sync, by the number of the Parse or Bind that did it.
     statements: Named<u64>,
     portals: Named<u64>,
+    /// Every entry that is Parse, by the name it gives: how many, and the number of the last.
+    pending: Named<Pending>,
     /// An error was answered and no Sync follows yet: the server ignores everything until one comes.
     pub(crate) skipping: bool,
     /// The server reads COPY data and swallows Sync until CopyDone or CopyFail comes (`CopyGetData`, copyfromparse.c).
@@ -165,6 +182,25 @@ impl Queue {
         })
     }
 
+    /// What is on its way to being prepared under this name, since whatever Sync.
+    pub(crate) fn preparing(&self, name: &[u8]) -> Preparing<'_> {
+        let pending = if self.parses == 0 { None } else { self.pending.get(name) };
+        match pending.map(|p| (p.count, self.at(p.last))) {
+            Some((1, Some(Owed::Parse { prepared, .. }))) => Preparing::One(prepared),
+            Some((_, Some(Owed::Parse { prepared, .. }))) => Preparing::Many(prepared),
+            _ => Preparing::Nothing,
+        }
+    }
+
+    /// A Parse is not owed any more.
+    fn prepared_one(&mut self, owed: &Owed) {
+        let Owed::Parse { name, .. } = owed else { return };
+        match self.pending.get_mut(name) {
+            Some(pending) if pending.count > 1 => pending.count -= 1,
+            _ => self.pending.remove(name),
+        }
+    }
+
     /// The portal of this name was made since the last Sync, likewise.
     pub(crate) fn bound(&self, name: &[u8]) -> Option<Option<Bound>> {
         Some(match self.at(*self.portals.get(name)?) {
@@ -207,7 +243,11 @@ impl Queue {
                 }
             }
             _ if self.skipping => return Ok(false),
-            Owed::Parse { name, .. } => self.statements.insert(name.clone(), number),
+            Owed::Parse { name, .. } => {
+                self.statements.insert(name.clone(), number);
+                let count = self.pending.get(name).map_or(0, |p| p.count) + 1;
+                self.pending.insert(name.clone(), Pending { count, last: number });
+            }
             Owed::Bind { portal, .. } => self.portals.insert(portal.clone(), number),
             Owed::Close { kind: b'S', name } => self.statements.remove(name),
             Owed::Close { name, .. } => self.portals.remove(name),
@@ -237,6 +277,7 @@ impl Queue {
         let popped = self.owed.pop_front()?;
         self.gone += 1;
         self.parses -= usize::from(popped.prepares());
+        self.prepared_one(&popped);
         self.disturbing -= usize::from(popped.disturbs());
         Some(popped)
     }
@@ -261,6 +302,13 @@ impl Queue {
         self.stray_syncs += swallowed;
         // Places changed.
         self.forget_names();
+        self.pending.clear();
+        for (number, owed) in (self.gone..).zip(&self.owed) {
+            if let Owed::Parse { name, .. } = owed {
+                let count = self.pending.get(name).map_or(0, |p| p.count) + 1;
+                self.pending.insert(name.clone(), Pending { count, last: number });
+            }
+        }
     }
 
     /// After an error in the extended protocol: takes out what the server skips, up to (not including) the next Sync.
@@ -271,6 +319,7 @@ impl Queue {
         let skipped: Vec<Owed> = self.owed.drain(..to.unwrap_or(self.owed.len())).collect();
         self.gone += skipped.len() as u64;
         self.parses -= skipped.iter().filter(|o| o.prepares()).count();
+        skipped.iter().for_each(|o| self.prepared_one(o));
         self.disturbing -= skipped.iter().filter(|o| o.disturbs()).count();
         skipped
     }

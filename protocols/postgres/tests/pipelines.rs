@@ -1,0 +1,288 @@
+//! Pipelines against a server that is a model of PostgreSQL: whatever a client sends and wherever things fail, a masked value never
+//! arrives in clear, and what is proved clean costs no description.
+//!
+//! The model knows what a name stands for *when it is used*; the gateway must have guessed that before. Source of its rules:
+//! `src/backend/tcop/postgres.c` (what an error skips), `src/backend/commands/prepare.c` (DEALLOCATE).
+
+#[cfg(test)]
+mod support;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+
+    use arc_swap::ArcSwap;
+    use flow::drive::Drive;
+    use flow::record::Entry;
+    use flow::{Fault, Peer, Recorder, Service, Side};
+    use proptest::prelude::*;
+
+    use crate::support::{directory, encode};
+
+    struct Nowhere;
+
+    impl Recorder for Nowhere {
+        fn append(&mut self, _entry: &Entry<'_>) -> Result<(), Fault> {
+            Ok(())
+        }
+    }
+
+    const SECRET: &str = "ana@secret.example";
+
+    /// What a statement's rows are.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Text {
+        Clean,
+        Secret,
+        /// Refused by the parser.
+        Wrong,
+        /// `DEALLOCATE ALL`: takes prepared statements away behind the protocol's back.
+        Deallocate,
+        /// Runs, and fails.
+        Fails,
+    }
+
+    impl Text {
+        const ALL: [Text; 5] = [Text::Clean, Text::Secret, Text::Wrong, Text::Deallocate, Text::Fails];
+
+        fn sql(self) -> &'static str {
+            match self {
+                Text::Clean => "select id from customers",
+                Text::Secret => "select email from customers",
+                Text::Wrong => "select id fro customers",
+                Text::Deallocate => "deallocate all",
+                Text::Fails => "select id from orders",
+            }
+        }
+
+        fn of(sql: &str) -> Text {
+            Text::ALL.into_iter().find(|t| t.sql() == sql).unwrap_or(Text::Wrong)
+        }
+
+        fn description(self) -> Option<&'static str> {
+            match self {
+                Text::Clean => Some("T i16:1 col:id,16400,1,23,0"),
+                Text::Fails => Some("T i16:1 col:id,16500,1,23,0"),
+                Text::Secret => Some("T i16:1 col:email,16400,3,25,0"),
+                Text::Wrong | Text::Deallocate => None,
+            }
+        }
+    }
+
+    #[derive(Default)]
+    struct Server {
+        statements: HashMap<String, Text>,
+        portals: HashMap<String, Text>,
+        skipping: bool,
+        input: Vec<u8>,
+        described: usize,
+    }
+
+    impl Server {
+        /// Answers the next whole message; `None`: there is none.
+        fn answer(&mut self) -> Option<Vec<u8>> {
+            let length = u32::from_be_bytes(self.input.get(1..5)?.try_into().unwrap()) as usize;
+            if self.input.len() < 1 + length {
+                return None;
+            }
+            let message: Vec<u8> = self.input.drain(..1 + length).collect();
+            let strings: Vec<String> =
+                message[5..].split(|b| *b == 0).map(|s| String::from_utf8_lossy(s).into_owned()).collect();
+            let tag = message[0];
+            if tag == b'S' {
+                self.skipping = false;
+                self.portals.clear();
+                return Some(encode("Z s:I"));
+            }
+            if self.skipping {
+                return Some(Vec::new());
+            }
+            let answer = match tag {
+                b'P' => {
+                    let (name, text) = (strings[0].clone(), Text::of(&strings[1]));
+                    if name.is_empty() {
+                        self.statements.remove("");
+                    }
+                    if text == Text::Wrong || self.statements.contains_key(&name) {
+                        None
+                    } else {
+                        self.statements.insert(name, text);
+                        Some(encode("1"))
+                    }
+                }
+                b'B' => self.statements.get(&strings[1]).copied().map(|text| {
+                    self.portals.insert(strings[0].clone(), text);
+                    encode("2")
+                }),
+                b'D' => {
+                    self.described += 1;
+                    // `P` and the name are one string.
+                    self.portals.get(&strings[0][1..]).map(|t| encode(t.description().unwrap_or("n")))
+                }
+                b'C' => {
+                    if strings[0].starts_with('S') {
+                        self.statements.remove(&strings[0][1..]);
+                    } else {
+                        self.portals.remove(&strings[0][1..]);
+                    }
+                    Some(encode("3"))
+                }
+                b'E' => self.portals.get(&strings[0]).copied().and_then(|text| self.run(text)),
+                b'Q' => {
+                    let text = Text::of(&strings[0]);
+                    self.statements.remove("");
+                    let description = text.description().map(encode).unwrap_or_default();
+                    let run = if text == Text::Wrong { None } else { self.run(text) };
+                    self.portals.clear();
+                    let mut out = match run {
+                        Some(rows) => [description, rows].concat(),
+                        None => error(),
+                    };
+                    out.extend(encode("Z s:I"));
+                    return Some(out);
+                }
+                _ => panic!("{}", char::from(tag)),
+            };
+            Some(answer.unwrap_or_else(|| {
+                self.skipping = true;
+                error()
+            }))
+        }
+
+        fn run(&mut self, text: Text) -> Option<Vec<u8>> {
+            match text {
+                Text::Clean => Some(rows("42")),
+                Text::Secret => Some(rows(SECRET)),
+                Text::Deallocate => {
+                    self.statements.clear();
+                    Some(encode(r#"C "DEALLOCATE ALL""#))
+                }
+                Text::Wrong | Text::Fails => None,
+            }
+        }
+    }
+
+    fn error() -> Vec<u8> {
+        encode(r#"E "SERROR" "VERROR" "C42601" "Mno" b:00"#)
+    }
+
+    fn rows(cell: &str) -> Vec<u8> {
+        [encode(&format!("D i16:1 cell:{cell}")), encode(r#"C "SELECT 1""#)].concat()
+    }
+
+    /// What the client sends, as words.
+    fn message() -> impl Strategy<Value = String> {
+        let name = || prop::sample::select(vec!["", "", "a", "b"]);
+        let text = prop::sample::select(Text::ALL.to_vec());
+        prop_oneof![
+            3 => (name(), text.clone()).prop_map(|(n, t)| format!(r#"P "{n}" "{}" i16:0"#, t.sql())),
+            5 => (name(), name()).prop_map(|(p, s)| format!(r#"B "{p}" "{s}" i16:0 i16:0 i16:0"#)),
+            6 => name().prop_map(|p| format!(r#"E "{p}" i32:0"#)),
+            1 => (prop::sample::select(vec!["S", "P"]), name()).prop_map(|(k, n)| format!(r#"C s:{k} s:{n} b:00"#)),
+            1 => name().prop_map(|p| format!(r#"D s:P s:{p} b:00"#)),
+            1 => text.prop_map(|t| format!(r#"Q "{}""#, t.sql())),
+            3 => Just("S".to_owned()),
+        ]
+    }
+
+    fn gateway() -> Drive {
+        let rules = r#"{"rules":[{"name":"m","on":{"columns":["customers.email"]},"mask":"redact"}]}"#;
+        let published = Arc::new(ArcSwap::from_pointee(directory(rules)));
+        let gate = postgres::Gate::new(published, |_| Box::new(Nowhere));
+        let loopback = [127, 0, 0, 1];
+        let peer = Peer { address: (loopback, 999).into(), listener: (loopback, 7432).into(), tls: None };
+        let mut drive = Drive::new(gate.worker(0).accept(peer));
+        drive.feed(Side::Client, &encode(r#"start i16:3 i16:0 "user" "ana" "database" "shop" b:00"#));
+        drive.feed(Side::Server, &encode("R u32:0"));
+        drive.feed(Side::Server, &encode("Z s:I"));
+        drive.take(Side::Server);
+        drive.take(Side::Client);
+        drive
+    }
+
+    /// Runs a conversation in which the server answers `pace` messages after each of the client's; returns what the client got and how
+    /// many descriptions the server gave.
+    fn converse(said: &[String], paces: &[usize]) -> (Vec<u8>, usize) {
+        let (mut drive, mut server) = (gateway(), Server::default());
+        let mut got = Vec::new();
+        let mut said: VecDeque<Vec<u8>> = said.iter().map(|m| encode(m)).collect();
+        said.push_back(encode("S"));
+        let mut paces = paces.iter().cycle();
+        loop {
+            let message = said.pop_front();
+            if let Some(message) = &message {
+                drive.feed(Side::Client, message);
+            }
+            server.input.extend(drive.take(Side::Server));
+            let pace = if message.is_some() { *paces.next().unwrap_or(&0) } else { usize::MAX };
+            let mut answered = false;
+            for _ in 0..pace {
+                let Some(answer) = server.answer() else { break };
+                answered = true;
+                drive.feed(Side::Server, &answer);
+                got.extend(drive.take(Side::Client));
+                server.input.extend(drive.take(Side::Server));
+            }
+            assert!(drive.closed.is_none(), "the session ended: {:?}", drive.closed);
+            if message.is_none() && !answered {
+                return (got, server.described);
+            }
+        }
+    }
+
+    fn count(got: &[u8], cell: &str) -> usize {
+        got.windows(cell.len()).filter(|w| *w == cell.as_bytes()).count()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1_500, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_pipeline_shows_a_masked_value(
+            said in prop::collection::vec(message(), 1..60),
+            paces in prop::collection::vec(prop_oneof![3 => Just(0_usize), 2 => 1..4_usize, 1 => Just(50)], 1..20),
+        ) {
+            let (got, _) = converse(&said, &paces);
+            prop_assert_eq!(count(&got, SECRET), 0);
+        }
+    }
+
+    #[test]
+    fn the_model_serves_and_the_gateway_masks() {
+        let said = |m: &[&str]| m.iter().map(|m| (*m).to_owned()).collect::<Vec<_>>();
+        let execution = |text: Text| {
+            [
+                format!(r#"P "" "{}" i16:0"#, text.sql()),
+                r#"B "" "" i16:0 i16:0 i16:0"#.into(),
+                r#"E "" i32:0"#.into(),
+            ]
+        };
+        let (clean, secret) = (execution(Text::Clean), execution(Text::Secret));
+        let (got, _) = converse(&[&clean[..], &secret, &said(&["S"]), &clean].concat(), &[0]);
+        assert_eq!((count(&got, "42"), count(&got, "***"), count(&got, SECRET)), (2, 1, 0));
+    }
+
+    #[test]
+    fn a_pipeline_of_any_length_is_described_only_where_it_must_be() {
+        let many = |of: &[&str], times: usize| -> Vec<String> {
+            of.iter().map(|m| (*m).to_owned()).cycle().take(of.len() * times).collect()
+        };
+        let prepare = |t: Text| vec![format!(r#"P "a" "{}" i16:0"#, t.sql()), "S".to_owned()];
+        let bind = r#"B "" "a" i16:0 i16:0 i16:0"#;
+        let parse = format!(r#"P "" "{}" i16:0"#, Text::Clean.sql());
+        let unnamed = r#"B "" "" i16:0 i16:0 i16:0"#;
+        let execute = r#"E "" i32:0"#;
+        for pace in [0, 2] {
+            let clean = [prepare(Text::Clean), many(&[bind, execute], 500)].concat();
+            let (got, described) = converse(&clean, &[pace]);
+            assert_eq!((count(&got, "SELECT 1"), described), (500, 0), "prepared");
+            let (got, described) = converse(&many(&[&parse, unnamed, execute], 500), &[pace]);
+            assert_eq!((count(&got, "SELECT 1"), described), (500, 0), "parsed each time");
+            let secret = [prepare(Text::Secret), many(&[bind, execute], 500)].concat();
+            let (got, described) = converse(&secret, &[pace]);
+            assert_eq!((count(&got, "***"), described), (500, 500), "masked");
+        }
+    }
+}
