@@ -70,6 +70,10 @@ pub(super) fn plain(set: Detectors, cell: Cell<'_>, from: usize) -> Option<Range
             at = end;
             continue;
         }
+        if !beside && !shaped(cell, start) {
+            at = start + 2;
+            continue;
+        }
         let run = Run::read(cell, start);
         let find = |detector, check: fn(Cell<'_>, usize, &Run) -> Option<Range<usize>>| {
             set.has(detector).then(|| check(cell, start, &run)).flatten().filter(|f| f.start >= from)
@@ -113,6 +117,18 @@ fn extent(text: &[u8], start: usize) -> (usize, usize) {
     (digits, end)
 }
 
+/// A row that begins with two digits is a phone number with its 0, an id in groups of 2-3-3-3 or 2-2-2-3-2, or of France. Asked first
+/// because texts are full of dates and times.
+fn shaped(cell: Cell<'_>, start: usize) -> bool {
+    let digit = |by: usize| cell.at(start + by).is_ascii_digit();
+    digit(2)
+        || cell.at(start) == b'0'
+        || (is_separator(cell.back(start, 1)) && matches!(cell.back(start, 2), b'1' | b'2'))
+        || (digit(3)
+            && digit(4)
+            && (digit(5) || (digit(6) && digit(7) && digit(9) && digit(10) && digit(11))))
+}
+
 /// Letters right before the digits, or two capitals and a space; or the digit of a French number's sex.
 fn is_lettered(cell: Cell<'_>, start: usize) -> bool {
     match cell.back(start, 1) {
@@ -134,6 +150,11 @@ fn is_letter(cell: Cell<'_>, end: usize) -> bool {
 fn two_digits(text: &[u8], from: usize) -> Option<usize> {
     const BLOCK: usize = 64;
     let mut at = from;
+    // Where numbers stand close together the next one is near.
+    let near = text.get(at..text.len().min(at + 8))?;
+    if let Some(i) = near.windows(2).position(|pair| pair.iter().all(u8::is_ascii_digit)) {
+        return Some(at + i);
+    }
     // Without a branch inside, so that the compiler makes vector instructions of it.
     while let Some(block) = text.get(at..).and_then(|rest| rest.first_chunk::<{ BLOCK + 1 }>()) {
         let (Some((_, left)), Some((_, right))) = (block.split_last(), block.split_first()) else { break };

@@ -309,6 +309,10 @@ fn value(cell: Cell<'_>, sign: usize) -> Option<Range<usize>> {
         cell.text.get(at..).unwrap_or_default().iter().take(4).take_while(|b| b.is_ascii_whitespace()).count()
     };
     start += space(start);
+    if cell.at(start) == b'[' {
+        start += 1;
+        start += space(start);
+    }
     if header {
         let scheme = cell.text.get(start..start + 7).unwrap_or_default();
         for known in [&b"Bearer "[..], b"Basic ", b"Token "] {

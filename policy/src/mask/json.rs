@@ -804,6 +804,7 @@ mod tests {
             (r#"["ana\u0040x.io"]"#, r#"["***"]"#),
             (r#"{"ana@x.io":{"pan":4111111111111111}}"#, r#"{"***":{"pan":"***"}}"#),
             (r#"{"db_password":"hunter2","password":null}"#, r#"{"db_password":"***","password":null}"#),
+            (r#"{"tokens":1,"token":[ "hunter2","hunter3"]}"#, r#"{"tokens":1,"token":[ "***","***"]}"#),
             (r#"{"password":"a\tb\tc1"}"#, r#"{"password":"***"}"#),
             (r#"{"ssn":"123456789","id":"123456789"}"#, r#"{"ssn":"***","id":"123456789"}"#),
             (r#"["123456782"]"#, r#"["***"]"#),
