@@ -501,6 +501,10 @@ impl<'a> Tracer<'a> {
             let Node::ResTarget(target) = expr else { return Err(CONSTRUCT) };
             self.target(target, &scope, Some(&star), &mut columns)?;
         }
+        // It is worked out even where nobody reads it.
+        if self.world.all {
+            self.record(&columns.all(), Place::Output);
+        }
         Ok(Some(columns))
     }
 
@@ -1303,8 +1307,8 @@ impl<'a> Tracer<'a> {
         Ok(found)
     }
 
-    /// A column by its name alone; `None` when no scope has one.
-    fn unqualified(&mut self, wanted: &str, scope: &Scope<'_, 'a>) -> Traced<Option<Val>> {
+    /// A column by its name alone, and whether it is certain that there is one; `None` when no scope can have one.
+    fn unqualified(&mut self, wanted: &str, scope: &Scope<'_, 'a>) -> Traced<Option<(Val, bool)>> {
         let mut found: Option<Val> = None;
         let mut level = Some(scope);
         while let Some(here) = level {
@@ -1316,12 +1320,12 @@ impl<'a> Tracer<'a> {
                 // Where it is certain that this scope has it, no other is asked.
                 let certain = here.rels.iter().filter(|r| !r.shy).any(|r| self.has(r, wanted));
                 if certain {
-                    return Ok(found);
+                    return Ok(found.map(|val| (val, true)));
                 }
             }
             level = here.parent;
         }
-        Ok(found)
+        Ok(found.map(|val| (val, false)))
     }
 
     fn has(&self, rel: &Rel<'a>, wanted: &str) -> bool {
@@ -1358,15 +1362,18 @@ impl<'a> Tracer<'a> {
         }
         let wanted = end.as_str().ok_or(CONSTRUCT)?;
         if fields.len() == 1 {
-            if let Some(val) = self.unqualified(wanted, scope)? {
-                return Ok(val);
-            }
-            let mut val = Val::default();
+            // A whole row, where no column is called so.
             let rels = self.called(wanted, None, scope);
+            let mut val = match self.unqualified(wanted, scope)? {
+                Some((val, true)) => return Ok(val),
+                Some((val, false)) => val,
+                None if rels.is_empty() && !self.world.body => Val::unknown(),
+                None => Val::default(),
+            };
             for rel in &rels {
                 val.add(&self.row(rel)?);
             }
-            return Ok(if rels.is_empty() && !self.world.body { Val::unknown() } else { val });
+            return Ok(val);
         }
         let rels = self.relation(fields, scope)?;
         if rels.is_empty() {
@@ -1804,6 +1811,9 @@ impl<'a> Tracer<'a> {
         let columns = self.select(q, scope)?;
         if l.sub_link_type == nodes::SubLinkType::EXISTS_SUBLINK {
             // What it would answer does not matter, only whether: its conditions have been noted.
+            if self.world.all {
+                self.record(&columns.all(), Place::Output);
+            }
             let unknown = columns.all().stranger;
             return Ok(Val { unknown, ..Val::default() });
         }
