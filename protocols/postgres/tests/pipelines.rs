@@ -2,7 +2,8 @@
 //! arrives in clear, and what is proved clean costs no description.
 //!
 //! The model knows what a name stands for *when it is used*; the gateway must have guessed that before. Source of its rules:
-//! `src/backend/tcop/postgres.c` (what an error skips), `src/backend/commands/prepare.c` (DEALLOCATE).
+//! `src/backend/tcop/postgres.c` (what an error skips), `src/backend/commands/prepare.c` (SQL's PREPARE shares names
+//! with the protocol), `src/backend/commands/portalcmds.c` (so do cursors).
 
 #[cfg(test)]
 mod support;
@@ -40,12 +41,27 @@ mod tests {
         Wrong,
         /// `DEALLOCATE ALL`: takes prepared statements away behind the protocol's back.
         Deallocate,
+        /// Gives the name `a` to a statement, behind the protocol's back.
+        Prepare,
+        /// Gives the name `b` to a portal likewise.
+        Declare,
+        /// Takes it away again.
+        Close,
         /// Runs, and fails.
         Fails,
     }
 
     impl Text {
-        const ALL: [Text; 5] = [Text::Clean, Text::Secret, Text::Wrong, Text::Deallocate, Text::Fails];
+        const ALL: [Text; 8] = [
+            Text::Clean,
+            Text::Secret,
+            Text::Wrong,
+            Text::Deallocate,
+            Text::Prepare,
+            Text::Declare,
+            Text::Close,
+            Text::Fails,
+        ];
 
         fn sql(self) -> &'static str {
             match self {
@@ -53,6 +69,9 @@ mod tests {
                 Text::Secret => "select email from customers",
                 Text::Wrong => "select id fro customers",
                 Text::Deallocate => "deallocate all",
+                Text::Prepare => "prepare a as select email from customers",
+                Text::Close => "close all",
+                Text::Declare => "declare b cursor for select email from customers",
                 Text::Fails => "select id from orders",
             }
         }
@@ -66,7 +85,7 @@ mod tests {
                 Text::Clean => Some("T i16:1 col:id,16400,1,23,0"),
                 Text::Fails => Some("T i16:1 col:id,16500,1,23,0"),
                 Text::Secret => Some("T i16:1 col:email,16400,3,25,0"),
-                Text::Wrong | Text::Deallocate => None,
+                Text::Wrong | Text::Deallocate | Text::Prepare | Text::Declare | Text::Close => None,
             }
         }
     }
@@ -159,6 +178,20 @@ mod tests {
                     self.statements.clear();
                     Some(encode(r#"C "DEALLOCATE ALL""#))
                 }
+                Text::Prepare if self.statements.contains_key("a") => None,
+                Text::Prepare => {
+                    self.statements.insert("a".into(), Text::Secret);
+                    Some(encode(r#"C "PREPARE""#))
+                }
+                Text::Close => {
+                    self.portals.clear();
+                    Some(encode(r#"C "CLOSE CURSOR ALL""#))
+                }
+                Text::Declare if self.portals.contains_key("b") => None,
+                Text::Declare => {
+                    self.portals.insert("b".into(), Text::Secret);
+                    Some(encode(r#"C "DECLARE CURSOR""#))
+                }
                 Text::Wrong | Text::Fails => None,
             }
         }
@@ -182,6 +215,12 @@ mod tests {
             6 => name().prop_map(|p| format!(r#"E "{p}" i32:0"#)),
             1 => (prop::sample::select(vec!["S", "P"]), name()).prop_map(|(k, n)| format!(r#"C s:{k} s:{n} b:00"#)),
             1 => name().prop_map(|p| format!(r#"D s:P s:{p} b:00"#)),
+            // Parsed, bound and executed in one go.
+            5 => text.clone().prop_map(|t| {
+                format!(r#"P "" "{}" i16:0 | B "" "" i16:0 i16:0 i16:0 | E "" i32:0"#, t.sql())
+            }),
+            // Executed by its name.
+            3 => name().prop_map(|s| format!(r#"B "" "{s}" i16:0 i16:0 i16:0 | E "" i32:0"#)),
             1 => text.prop_map(|t| format!(r#"Q "{}""#, t.sql())),
             3 => Just("S".to_owned()),
         ]
@@ -207,7 +246,8 @@ mod tests {
     fn converse(said: &[String], paces: &[usize]) -> (Vec<u8>, usize) {
         let (mut drive, mut server) = (gateway(), Server::default());
         let mut got = Vec::new();
-        let mut said: VecDeque<Vec<u8>> = said.iter().map(|m| encode(m)).collect();
+        let mut said: VecDeque<Vec<u8>> =
+            said.iter().map(|m| m.split(" | ").flat_map(encode).collect()).collect();
         said.push_back(encode("S"));
         let mut paces = paces.iter().cycle();
         loop {
