@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
-use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
+use rustix::process::setpriority_process;
 
 use crate::cli;
 use crate::measure::{self, Cpu};
@@ -172,7 +172,6 @@ pub(crate) fn run(args: &cli::Canonical) -> Result<Report> {
     let (proxy_cores, rest, mut placement) = places()?;
     cores::pin(&rest)?;
     placement += &priority(args.nice);
-    raise_open_files()?;
 
     let needs_postgres = plans.iter().any(|plan| plan.behind == Behind::Postgres);
     let bin = postgres.as_ref().filter(|_| needs_postgres).map(|(bin, _)| bin.as_path());
@@ -419,13 +418,6 @@ fn priority(nice: i32) -> String {
         Ok(()) => format!(", nice {nice}"),
         Err(_) => format!(", ordinary priority (nice {nice} is not permitted)"),
     }
-}
-
-/// As many as we may: an idle herd needs two per connection in a proxy.
-fn raise_open_files() -> Result<()> {
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
-        .context("open files")
 }
 
 fn versions(proxies: &[Proxy], postgres: Option<&(PathBuf, String)>) -> Vec<(String, String)> {

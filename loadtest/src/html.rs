@@ -162,13 +162,13 @@ impl Page<'_> {
         }
         let (step, last) = ticks(top);
         let x = |value: f64| LEFT + value.max(0.0) / last * (WIDTH - LEFT - RIGHT);
-        let height = lines.len() as f64 * ROW + 44.0;
+        let height = lines.len() as f64 * ROW + 48.0;
         let words = section.headline.words();
         let _ = write!(
             out,
             "<figure><svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{words} by target\">"
         );
-        let foot = height - 30.0;
+        let foot = height - 34.0;
         let mut tick = 0.0;
         while tick <= last * 1.0001 {
             let at = x(tick);
@@ -184,7 +184,7 @@ impl Page<'_> {
             out,
             "<text class=\"axis\" x=\"{:.1}\" y=\"{:.1}\">{words}</text>",
             (LEFT + WIDTH - RIGHT) / 2.0,
-            height - 3.0
+            height - 7.0
         );
         for (n, (line, spread)) in lines.iter().enumerate() {
             let middle = 4.0 + (n as f64 + 0.5) * ROW;

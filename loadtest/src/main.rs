@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 mod canonical;
 mod certificate;
@@ -45,7 +46,8 @@ const EXIT_FAILURES: u8 = 3;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let done = interrupt::listen().and_then(|()| match cli.command {
+    let ready = interrupt::listen().and_then(|()| raise_open_files());
+    let done = ready.and_then(|()| match cli.command {
         None => canonical::run(&cli.canonical).and_then(|report| out(&report, &cli.output)),
         Some(Command::Run(args)) => run_command(&args).and_then(|report| out(&report, &cli.output)),
         Some(Command::Stub(args)) => serve(&args).map(|()| ExitCode::SUCCESS),
@@ -55,6 +57,13 @@ fn main() -> ExitCode {
         eprintln!("loadtest: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// As many as we may, and those we start: an idle herd needs one per connection here and two in a proxy.
+fn raise_open_files() -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+        .context("open files")
 }
 
 fn out(report: &Report, output: &Output) -> Result<ExitCode> {
