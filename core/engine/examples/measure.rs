@@ -9,6 +9,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use engine::{Engine, Io, Listener, Settings, Tuning, Workers};
@@ -45,6 +46,16 @@ fn main() {
         for io in [Io::Uring, Io::Epoll] {
             let (ns, rate) = bulk(io, gather, 4 << 30);
             println!("{:>10} {gather:>8} {ns:>10.1} {rate:>10.0}", format!("{io:?}"));
+        }
+    }
+    println!(
+        "{:>10} {:>8} {:>8} {:>8} {:>8} {:>10}",
+        "driver", "gather", "p50 us", "p99 us", "max us", "bulk MB/s"
+    );
+    for gather in [false, true, false, true] {
+        for io in [Io::Uring, Io::Epoll] {
+            let (p50, p99, max, rate) = mixed(io, gather);
+            println!("{:>10} {gather:>8} {p50:>8} {p99:>8} {max:>8} {rate:>10.0}", format!("{io:?}"));
         }
     }
     for (io, count) in [(Io::Uring, 2000), (Io::Epoll, 2000)] {
@@ -156,6 +167,51 @@ fn bulk(io: Io, gather: bool, total: usize) -> (f64, f64) {
     engine.kill_all();
     engine.join();
     ((after.0 - before.0) as f64 / (total >> 10) as f64, total as f64 / took.as_secs_f64() / 1e6)
+}
+
+/// Eight connections ask and are answered while a ninth streams: the latency of the eight in microseconds, and the stream's rate.
+/// Every session says that it streams, so only the sizes of reads keep an answer from being held back.
+fn mixed(io: Io, gather: bool) -> (u128, u128, u128, f64) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let engine = start(io, gather, listener.local_addr().unwrap());
+    let (mut clients, mut servers) = connect(&engine, &listener, 9);
+    let (mut bulk, source) = (clients.pop().unwrap(), servers.pop().unwrap());
+    let over = Arc::new(AtomicBool::new(false));
+    let stop = over.clone();
+    let writer = std::thread::spawn(move || {
+        let block = [b'x'; 8192];
+        while !stop.load(Ordering::Relaxed) && (&source).write_all(&block).is_ok() {}
+    });
+    let reader = std::thread::spawn(move || {
+        let mut buffer = vec![0; 256 << 10];
+        let mut got = 0;
+        while let Ok(n @ 1..) = bulk.read(&mut buffer) {
+            got += n;
+        }
+        got
+    });
+    let since = Instant::now();
+    let mut took = Vec::new();
+    let mut buffer = [0; 200];
+    while since.elapsed().as_secs() < 2 {
+        for (client, server) in clients.iter_mut().zip(&mut servers) {
+            let asked = Instant::now();
+            client.write_all(&[b'q'; 60]).unwrap();
+            server.read_exact(&mut buffer[..60]).unwrap();
+            server.write_all(&[b'a'; 120]).unwrap();
+            client.read_exact(&mut buffer[..120]).unwrap();
+            took.push(asked.elapsed().as_micros());
+        }
+    }
+    let seconds = since.elapsed().as_secs_f64();
+    over.store(true, Ordering::Relaxed);
+    writer.join().unwrap();
+    let got = reader.join().unwrap();
+    engine.kill_all();
+    engine.join();
+    took.sort_unstable();
+    let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
+    (at(0.5), at(0.99), at(1.0), got as f64 / seconds / 1e6)
 }
 
 fn idle(io: Io, count: usize) -> usize {

@@ -148,6 +148,13 @@ impl Engine {
             Workers::Count(0) => return Err(StartError::NoWorkers),
             Workers::Count(n) => n,
         };
+        if count <= cpus.len() {
+            let used = cpus.get(..count).unwrap_or_default();
+            tracing::info!(driver = driver.name(), cpus = ?used, "one worker on each of these processors");
+        } else {
+            // A fixed place would only put two on one processor while another is free.
+            tracing::info!(driver = driver.name(), workers = count, cpus = ?cpus, "more workers than processors: not pinned");
+        }
         let mut addresses = Vec::with_capacity(settings.listeners.len());
         let mut bound: Vec<Vec<Bound>> = (0..count).map(|_| Vec::new()).collect();
         for listener in settings.listeners {
@@ -163,7 +170,6 @@ impl Engine {
         let (base, resolver) = (Instant::now(), Arc::new(Resolver::default()));
         let open = Arc::new(AtomicUsize::new(0));
         for (index, listeners) in bound.into_iter().enumerate() {
-            // With more workers than CPUs a fixed place would only put two on one CPU while another is free.
             let cpu = if count <= cpus.len() { cpus.get(index).copied() } else { None };
             let shared = Shared {
                 base,

@@ -50,6 +50,7 @@ mod tests {
         too_many_clients_are_turned_away
         both_workers_accept
         tls_on_both_legs
+        tls_is_resumed_on_both_legs
         tls_may_come_first
         tls_cut_off_is_closed
         nothing_is_trusted_that_came_before_tls
@@ -702,27 +703,25 @@ mod tests {
         let echo = echo();
         let gate =
             Gate::with(io, Settings { workers: Workers::Count(2), ..settings() }, move |_| relay(echo));
-        let mut clients: Vec<_> = (0..64).map(|_| gate.connect()).collect();
+        let mut clients: Vec<_> = (0..200).map(|_| gate.connect()).collect();
         for client in &mut clients {
             client.write_all(b"x").unwrap();
             client.read_exact(&mut [0]).unwrap();
         }
         let accepted: Vec<u64> = gate.engine.stats().iter().map(|s| s.accepted).collect();
-        assert!(accepted.len() == 2 && accepted.iter().all(|n| *n > 5), "{accepted:?}");
-        assert_eq!(accepted.iter().sum::<u64>(), 64);
+        // The kernel deals by a hash of the addresses: a fair coin falls below 60 of 200 once in 100 million times.
+        assert!(accepted.len() == 2 && accepted.iter().all(|n| *n > 60), "{accepted:?}");
+        assert_eq!(accepted.iter().sum::<u64>(), 200);
         // A second engine on the same port must not share it in silence.
         let again =
             Settings { io, listeners: vec![listener(gate.address(), move |_| relay(echo))], ..settings() };
         assert!(matches!(Engine::start(again), Err(StartError::Listen { .. })));
     }
 
-    fn tls_on_both_legs(io: Io) {
-        let ca = Authority::new();
-        let target = ca.tls_target(|mut stream| echo_until_end(&mut stream));
-        let (server, client_config) = (ca.server_tls(), ca.client_config());
+    /// Asks for TLS in band on both legs, one byte each, like SSLRequest, and says `ready` when both are open.
+    fn in_band_tls(io: Io, ca: &Authority, target: SocketAddr) -> Gate {
         let upstream = ca.client_config();
-        // An in-band request for TLS on both legs, one byte each, like SSLRequest.
-        let gate = Gate::with_tls(io, server, move |peer| {
+        Gate::with_tls(io, ca.server_tls(), move |peer| {
             assert!(peer.tls.is_some());
             let target = Arc::new(Target {
                 address: Address::Tcp { host: "127.0.0.1".to_owned(), port: target.port() },
@@ -761,16 +760,50 @@ mod tests {
                 (Event::Received, _) => forward_all(flow),
                 (other, _) => usual(&other),
             })
-        });
+        })
+    }
+
+    fn tls_when_ready(
+        gate: &Gate,
+        config: Arc<rustls::ClientConfig>,
+    ) -> rustls::StreamOwned<rustls::ClientConnection, TcpStream> {
         let mut plain = gate.connect();
         plain.write_all(b"S").unwrap();
         plain.read_exact(&mut [0]).unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        let connection = rustls::ClientConnection::new(client_config, name).unwrap();
+        let connection = rustls::ClientConnection::new(config, name).unwrap();
         let mut tls = rustls::StreamOwned::new(connection, plain);
         let mut ready = [0; 5];
         tls.read_exact(&mut ready).unwrap();
         assert_eq!(&ready, b"ready");
+        tls
+    }
+
+    fn tls_is_resumed_on_both_legs(io: Io) {
+        use rustls::HandshakeKind::{Full, Resumed};
+        let ca = Authority::new();
+        let (kinds, seen) = channel();
+        let target = ca.tls_target(move |mut stream| {
+            stream.read_exact(&mut [0]).unwrap();
+            kinds.send(stream.conn.handshake_kind()).unwrap();
+            stream.write_all(b"y").unwrap();
+            echo_until_end(&mut stream);
+        });
+        let gate = in_band_tls(io, &ca, target);
+        let config = ca.client_config();
+        for expected in [Some(Full), Some(Resumed)] {
+            let mut tls = tls_when_ready(&gate, config.clone());
+            tls.write_all(b"x").unwrap();
+            tls.read_exact(&mut [0]).unwrap();
+            assert_eq!((tls.conn.handshake_kind(), seen.recv().unwrap()), (expected, expected));
+        }
+    }
+
+    fn tls_on_both_legs(io: Io) {
+        let ca = Authority::new();
+        let target = ca.tls_target(|mut stream| echo_until_end(&mut stream));
+        let gate = in_band_tls(io, &ca, target);
+        let mut tls = tls_when_ready(&gate, ca.client_config());
         for size in [1, 100, 16 << 10, 40_000] {
             let sent = noise(size);
             tls.write_all(&sent).unwrap();
