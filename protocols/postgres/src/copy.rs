@@ -90,16 +90,10 @@ impl Lines {
     fn mask(&mut self, body: &[u8], out: &mut Vec<u8>) -> Option<u64> {
         let (line, end) = split_line_end(body);
         let CopyRows { delimiter, quote, escape, csv, .. } = self.plan;
-        // Vector searches find what separates: in text without escapes every delimiter, in csv those outside quotes, where a doubled
-        // quote leaves and enters at once.
+        // In text without escapes every delimiter separates, in csv those outside quotes, where a doubled quote leaves and enters
+        // at once.
         let masked = if csv && escape == quote {
-            let mut quoted = false;
-            let stops = memchr::memchr2_iter(delimiter, quote, line).filter(|at| {
-                let is_quote = line.get(*at) == Some(&quote);
-                quoted ^= is_quote;
-                !(quoted || is_quote)
-            });
-            self.fields(line, stops, out)
+            self.fields(line, Separators::new(line, delimiter, quote), out)
         } else if !csv && memchr::memchr(b'\\', line).is_none() {
             self.fields(line, memchr::memchr_iter(delimiter, line), out)
         } else {
@@ -151,7 +145,76 @@ impl Lines {
     }
 }
 
-/// The delimiters of a line that has quotes or escapes.
+/// The delimiters of a line outside quotes, eight bytes compared at once: fewer instructions than a vector search for both, begun anew
+/// behind each.
+struct Separators<'a> {
+    words: std::slice::Iter<'a, [u8; 8]>,
+    /// What is left of the line, NULs behind it: no server takes NUL for a delimiter or a quote.
+    tail: Option<[u8; 8]>,
+    /// Where the word after the current one is, and the bits of the current one's delimiters and quotes still to come.
+    next: usize,
+    hits: u64,
+    quotes: u64,
+    delimiter: u64,
+    quote: u64,
+    quoted: bool,
+}
+
+impl<'a> Separators<'a> {
+    fn new(line: &'a [u8], delimiter: u8, quote: u8) -> Separators<'a> {
+        let (words, rest) = line.as_chunks();
+        let mut tail = [0; 8];
+        for (to, from) in tail.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        Separators {
+            words: words.iter(),
+            tail: Some(tail),
+            next: 0,
+            hits: 0,
+            quotes: 0,
+            delimiter: u64::from_le_bytes([delimiter; 8]),
+            quote: u64::from_le_bytes([quote; 8]),
+            quoted: false,
+        }
+    }
+}
+
+/// The top bit of each byte that is the same in both.
+fn same(a: u64, b: u64) -> u64 {
+    const LOW: u64 = u64::from_le_bytes([0x7f; 8]);
+    let differ = a ^ b;
+    !(((differ & LOW) + LOW) | differ | LOW)
+}
+
+impl Iterator for Separators<'_> {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        loop {
+            while self.hits != 0 {
+                let hit = self.hits & self.hits.wrapping_neg();
+                self.hits ^= hit;
+                if self.quotes & hit != 0 {
+                    self.quoted = !self.quoted;
+                } else if !self.quoted {
+                    return Some(self.next - 8 + hit.trailing_zeros() as usize / 8);
+                }
+            }
+            let word = match self.words.next() {
+                Some(word) => *word,
+                None => self.tail.take()?,
+            };
+            let word = u64::from_le_bytes(word);
+            self.next += 8;
+            self.quotes = same(word, self.quote);
+            self.hits = same(word, self.delimiter) | self.quotes;
+        }
+    }
+}
+
+/// The delimiters of a line that has escapes.
 struct Stops<'a> {
     line: &'a [u8],
     at: usize,
@@ -516,6 +579,25 @@ mod tests {
     fn csv_rows() {
         assert_eq!(run(true, &[false, true], "1,\"a,\"\"b\n\"\n").as_deref(), Some("1,\"***\"\n"));
         assert_eq!(run(true, &[true, false], ",x\n").as_deref(), Some(",x\n"), "an empty field is NULL");
+    }
+
+    #[test]
+    fn separators_are_found_wherever_they_stand_in_a_word() {
+        let mut state = 5u64;
+        for round in 0..5_000 {
+            let mut line = Vec::new();
+            for _ in 0..round % 41 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                line.push(b",\",-.\x00\xac\xff\x80a"[(state >> 33) as usize % 10]);
+            }
+            let mut quoted = false;
+            let outside = line.iter().enumerate().filter(|(_, b)| {
+                quoted ^= **b == b'"';
+                **b == b',' && !quoted
+            });
+            let outside: Vec<usize> = outside.map(|(i, _)| i).collect();
+            assert_eq!(Separators::new(&line, b',', b'"').collect::<Vec<_>>(), outside, "{line:?}");
+        }
     }
 
     #[test]
