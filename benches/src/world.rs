@@ -122,8 +122,7 @@ pub fn catalog() -> Catalog {
         server_version: 150_000,
         search_path: vec!["public".into()],
         tables,
-        functions: Vec::new(),
-        writes: None,
+        ..Catalog::default()
     }
 }
 

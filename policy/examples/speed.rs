@@ -46,8 +46,12 @@ fn main() {
     let judge = policy.scope(&Subject { identity: "a".into(), groups: vec![] }, "c").bind(catalog);
     let join = "SELECT t1.c1, t1.c2, t2.c3, count(*) FROM t1 JOIN t2 ON t1.c1 = t2.c1 LEFT JOIN t7 ON t7.c1 = t2.c2 \
                 WHERE t1.c3 = 'abc' AND t2.c2 > 100 AND t7.c2 IS NOT NULL GROUP BY t1.c1, t1.c2, t2.c3 ORDER BY t1.c1 LIMIT 50";
+    // Names masked columns (t1.c4, t1.c5, t2.c4, t2.c5): followed through its scopes.
+    let traced = "SELECT t1.c1, t1.c4, upper(t2.c5), count(*) FROM t1 JOIN t2 ON t1.c1 = t2.c1 LEFT JOIN t7 ON t7.c1 = t2.c2 \
+                  WHERE t1.c3 = 'abc' AND t1.c4 = $1 AND t7.c2 IS NOT NULL GROUP BY t1.c1, t1.id, t2.id, 4 ORDER BY t1.c1 LIMIT 50";
     let mut cache = DecisionCache::new();
-    for (name, sql) in [("lookup", "SELECT c1, c2 FROM t1 WHERE c1 = 42"), ("join", join)] {
+    for (name, sql) in [("lookup", "SELECT c1, c2 FROM t1 WHERE c1 = 42"), ("join", join), ("masked", traced)]
+    {
         let time = |label: &str, n: u32, f: &mut dyn FnMut()| {
             let best = (0..7)
                 .map(|_| {

@@ -18,6 +18,12 @@ pub struct Catalog {
     /// What a write sets in motion. Absent (an older snapshot, or a target that does not tell): anything may follow from any write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writes: Option<Writes>,
+    /// Type names of users that are enums in every schema: reading one from text runs no code of theirs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub enums: Vec<String>,
+    /// Primary keys: a table's OID and its columns' numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<(u32, Vec<i16>)>,
 }
 
 /// What follows from a write besides the rows it names; tables by OID.

@@ -145,6 +145,8 @@ fn catalog() -> Catalog {
             function("dblink", "c"),
         ],
         // A trigger on victims; deleting from kv deletes from customers.
+        enums: vec!["mood".into()],
+        keys: vec![(customers, vec![1]), (kv, vec![1]), (orders, vec![1])],
         writes: Some(Writes { code: vec![victims], cascades: vec![(kv, customers)], deferred: vec![orders] }),
     }
 }

@@ -199,7 +199,7 @@ async fn read(client: &Client, database: &str) -> Result<Catalog, CatalogueError
         search_path: cell(&row, 1, "search_path")?,
         tables: Vec::new(),
         functions: Vec::new(),
-        writes: None,
+        ..Catalog::default()
     };
     client
         .batch_execute(
@@ -262,6 +262,12 @@ async fn read(client: &Client, database: &str) -> Result<Catalog, CatalogueError
             kind: letter(&row, 4, "functions")?,
             body: cell::<Option<String>>(&row, 5, "functions")?.unwrap_or_default(),
         });
+    }
+    for row in client.query(ENUMS, &[]).await.map_err(failed("enum types"))? {
+        catalog.enums.push(cell(&row, 0, "enum types")?);
+    }
+    for row in client.query(KEYS, &[]).await.map_err(failed("primary keys"))? {
+        catalog.keys.push((cell(&row, 0, "primary keys")?, cell(&row, 1, "primary keys")?));
     }
     catalog.writes = writes(client).await?;
     client.batch_execute("commit").await.map_err(failed("the end of the snapshot"))?;
@@ -359,6 +365,13 @@ const VIEWS: &str = "select c.oid, pg_get_viewdef(c.oid) \
 const FUNCTIONS: &str = "select p.oid, n.nspname::text, p.proname::text, l.lanname::text, p.prokind::text, {body} \
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_language l on l.oid = p.prolang \
     where n.nspname not in ('pg_catalog', 'information_schema') order by p.oid";
+
+/// Types of users called so in any schema are all enums.
+const ENUMS: &str = "select t.typname::text from pg_type t join pg_namespace n on n.oid = t.typnamespace \
+    where n.nspname not in ('pg_catalog', 'information_schema') \
+    group by t.typname having bool_and(t.typtype = 'e') order by 1";
+
+const KEYS: &str = "select conrelid, conkey from pg_constraint where contype = 'p' order by 1";
 
 /// Tables on which a write may run code of users, or a policy that looks at other tables. Dependencies on built-in functions are not recorded by the server, so what is
 /// found here is a user's; written in C it belongs to an extension. Before 15 a generated column's dependencies are its table's.
@@ -724,9 +737,10 @@ fn content_hash(catalog: &Catalog) -> Result<[u8; 32], CatalogueError> {
             Ok(())
         }
     }
-    let Catalog { version: _, database, server_version, search_path, tables, functions, writes } = catalog;
+    let Catalog { version: _, database, server_version, search_path, tables, functions, writes, enums, keys } =
+        catalog;
     let mut sink = io::BufWriter::new(Sink(digest::Context::new(&digest::SHA256)));
-    serde_json::to_writer(&mut sink, &(database, server_version, search_path, tables, functions, writes))?;
+    serde_json::to_writer(&mut sink, &(database, server_version, search_path, tables, functions, writes, enums, keys))?;
     let sink = sink.into_inner().map_err(|e| CatalogueError::Runtime(e.into_error()))?;
     let mut out = [0; 32];
     out.iter_mut().zip(sink.0.finish().as_ref()).for_each(|(to, from)| *to = *from);

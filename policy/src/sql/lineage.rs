@@ -26,6 +26,8 @@ pub(crate) struct Index {
     by_oid: HashMap<u32, usize>,
     /// Names of user functions; true: all of that name are written in C.
     functions: HashMap<Box<str>, bool>,
+    enums: HashSet<Box<str>>,
+    keys: HashMap<u32, Vec<i16>>,
 }
 
 /// What must not be shown of one relation.
@@ -56,6 +58,15 @@ impl Index {
         self.functions.contains_key(function)
     }
 
+    pub(crate) fn is_enum(&self, name: &str) -> bool {
+        self.enums.contains(name)
+    }
+
+    /// The columns of a table's primary key.
+    pub(crate) fn key(&self, table: u32) -> Option<&[i16]> {
+        self.keys.get(&table).map(Vec::as_slice).filter(|k| !k.is_empty())
+    }
+
     /// All of this name are of users and written in C.
     pub(crate) fn in_c(&self, function: &str) -> bool {
         self.functions.get(function) == Some(&true)
@@ -66,6 +77,16 @@ impl Index {
         for (i, table) in catalog.tables.iter().enumerate() {
             index.by_name.entry(table.name.as_str().into()).or_default().push(i);
             index.by_oid.insert(table.oid, i);
+        }
+        index.enums = catalog.enums.iter().map(|e| e.as_str().into()).collect();
+        index.keys = catalog.keys.iter().cloned().collect();
+        // A key of a table does not hold for those that inherit from it; that of a partitioned one does.
+        for table in &catalog.tables {
+            for parent in &table.parents {
+                if index.table(catalog, *parent).is_none_or(|p| p.kind != 'p') {
+                    index.keys.remove(parent);
+                }
+            }
         }
         for function in &catalog.functions {
             let c = function.language.eq_ignore_ascii_case("c");

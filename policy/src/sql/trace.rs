@@ -639,6 +639,8 @@ impl<'a> Tracer<'a> {
             let Node::WindowDef(w) = window else { return Err(CONSTRUCT) };
             self.window(w, &scope)?;
         }
+        let mut grouped = Vec::new();
+        let sets = s.group_clause().iter().any(|n| matches!(n, Node::GroupingSet(_)));
         let mut groups: Vec<Node<'a>> = s.group_clause().iter().collect();
         while let Some(node) = groups.pop() {
             match node {
@@ -647,17 +649,19 @@ impl<'a> Tracer<'a> {
                 Node::RowExpr(r) => groups.extend(r.args().iter()),
                 Node::None => {}
                 node => {
-                    let val = self.by_output(node, &columns, &scope, false)?;
-                    self.record(&val, Place::Group);
+                    grouped.push(self.by_output(node, &columns, &scope, false)?);
                 }
             }
         }
+        // Of several grouping sets one may be without the key.
+        self.told_apart(grouped, if sets { &[] } else { rels }, Place::Group);
         self.predicate(s.having_clause(), &scope, Ask::Finer(Place::Predicate))?;
         let distinct = s.distinct_clause();
         if !distinct.is_empty() {
             let mut on = distinct.iter().filter(|n| !matches!(n, Node::None)).peekable();
             if on.peek().is_none() {
-                self.record(&columns.all(), Place::Distinct);
+                let vals = columns.list.iter().map(|c| c.val.clone()).chain(columns.rest.clone()).collect();
+                self.told_apart(vals, rels, Place::Distinct);
             }
             for node in on {
                 let val = self.by_output(node, &columns, &scope, true)?;
@@ -665,6 +669,26 @@ impl<'a> Tracer<'a> {
             }
         }
         Ok(columns)
+    }
+
+    /// Notes what tells rows apart. Beside a table's primary key its other columns tell nothing more: then there is one row of it
+    /// in each group anyway (`SELECT DISTINCT t.*`, `GROUP BY` every column, as mappers write them).
+    fn told_apart(&mut self, vals: Vec<Val>, rels: &[Rel<'a>], place: Place) {
+        // A second one of the same table, or a derived one, may show another row.
+        let single = |r: &Rel<'a>| matches!(&r.body, Body::Tables(tables) if tables.len() == 1);
+        let of = |r: &Rel<'a>, oid: u32| matches!(&r.body, Body::Tables(t) if t.iter().any(|t| t.oid == oid));
+        let alone = |oid| rels.iter().all(single) && rels.iter().filter(|r| of(r, oid)).count() == 1;
+        let index = self.world.index;
+        let has = |base: Base| vals.iter().any(|v| v.column == Some(base));
+        let keyed = |val: &Val| {
+            val.column.is_some_and(|(oid, _)| {
+                index.key(oid).is_some_and(|key| key.iter().all(|n| has((oid, *n)))) && alone(oid)
+            })
+        };
+        let all = self.world.all;
+        for val in vals.iter().filter(|v| all || !keyed(v)) {
+            self.record(val, place);
+        }
     }
 
     /// ORDER BY, GROUP BY and DISTINCT ON: by position, by name of an output, or an expression.
@@ -1631,7 +1655,9 @@ impl<'a> Tracer<'a> {
             return Ok(false);
         }
         let Some(t) = c.type_name().filter(|t| built_in(t)) else {
-            acc.unknown = true;
+            let names = c.type_name().map(nodes::TypeName::names);
+            let last = names.and_then(|n| n.len().checked_sub(1).and_then(|i| n.get(i)));
+            acc.unknown |= !last.and_then(nodes::String::sval).is_some_and(|n| self.world.index.is_enum(n));
             return Ok(true);
         };
         let names = t.names();

@@ -58,7 +58,7 @@ fn catalog() -> Catalog {
             definition: None,
         }],
         functions: Vec::new(),
-        writes: None,
+        ..Catalog::default()
     }
 }
 

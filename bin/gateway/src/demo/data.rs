@@ -187,6 +187,7 @@ pub(crate) fn catalog() -> Catalog {
         tables,
         functions: Vec::new(),
         writes: Some(Writes::default()),
+        ..Catalog::default()
     }
 }
 

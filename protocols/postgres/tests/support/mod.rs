@@ -46,7 +46,7 @@ pub(crate) fn catalog() -> Catalog {
             table(16500, "orders", vec![column(1, "id", 23, "int4"), column(2, "item", 25, "text")]),
         ],
         functions: Vec::new(),
-        writes: None,
+        ..Catalog::default()
     }
 }
 
