@@ -20,6 +20,7 @@ mod frame;
 mod mask;
 mod record;
 mod row;
+mod tls;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -133,9 +134,18 @@ impl Seen {
 
 /// Every loop.
 pub fn loops() -> impl Iterator<Item = &'static Loop> {
-    [flow::LOOPS, row::LOOPS, copy::LOOPS, mask::LOOPS, decide::LOOPS, record::LOOPS, frame::LOOPS]
-        .into_iter()
-        .flatten()
+    [
+        flow::LOOPS,
+        row::LOOPS,
+        copy::LOOPS,
+        mask::LOOPS,
+        decide::LOOPS,
+        record::LOOPS,
+        frame::LOOPS,
+        tls::LOOPS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// `main` of the criterion bench. Without cargo's `--bench` each loop runs once on tiny inputs.

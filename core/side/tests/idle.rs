@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use flow::access::{DenyDetail, Directory, Limits};
+use flow::record::{Entry, How, Outcome, Statement, Values, Verdict, What};
 use side::record::{Ledger, Options};
 use side::{Side, SideSettings};
 
@@ -50,4 +51,57 @@ fn an_idle_side_path_takes_no_processor_time() {
     }
     side.stop();
     ledger.close().unwrap();
+}
+
+/// What recording takes of the processor beside the workers, at a rate. `cargo test --release -p side --test idle -- --ignored --nocapture`
+/// prints it per statement; a number to look at.
+#[test]
+#[ignore = "a measurement of some seconds"]
+fn what_the_writer_takes_per_statement() {
+    for (per_second, seconds) in [(100_u64, 5_u64), (80_000, 3)] {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(dir.path(), 1, Options::default()).unwrap();
+        let mut recorder = ledger.recorder(0).unwrap();
+        let text = b"SELECT id, name, balance FROM customers WHERE id = 4711";
+        let before = on_processor();
+        let start = std::time::Instant::now();
+        let mut said = 0;
+        while said < per_second * seconds {
+            let due = start.elapsed().as_micros() as u64 * per_second / 1_000_000;
+            while said < due {
+                // As a session does.
+                while !recorder.has_room(text.len()) {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                said += 1;
+                let statement = What::Statement(Statement {
+                    number: said,
+                    how: How::Query,
+                    of: 0,
+                    text,
+                    length: text.len() as u64,
+                    parameters: Values::default(),
+                    verdict: Verdict::Allow,
+                    rules: "",
+                    policy: "3f1c9a7b01d2",
+                });
+                let outcome =
+                    Outcome { number: said, rows: 1, bytes: 200, masked_cells: 0, sqlstate: "", micros: 90 };
+                for what in [statement, What::Outcome(outcome)] {
+                    let appended = recorder.append(&Entry { session: [7; 16], unix_ns: said, what });
+                    assert!(appended.is_ok(), "{:?}", ledger.health());
+                }
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        let after = on_processor();
+        for name in ["lg-record", "lg-sync"] {
+            // A thread that has just begun has no name yet.
+            let spent = after.get(name).unwrap() - before.get(name).copied().unwrap_or(0);
+            println!("{per_second} a second: {name} {} ns per statement", spent / said);
+        }
+        drop(recorder);
+        ledger.close().unwrap();
+    }
 }
