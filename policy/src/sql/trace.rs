@@ -100,7 +100,7 @@ const MUCH: Stop = Stop("it compares too many names");
 /// Queries, CASEs and the like inside of each other.
 const DEPTH_MAX: usize = 48;
 /// Steps and comparisons of names; about 2 ms.
-const WORK_MAX: usize = 200_000;
+const WORK_MAX: usize = 60_000;
 /// Rounds until a recursive WITH tells nothing new.
 const ROUNDS_MAX: usize = 12;
 
@@ -316,7 +316,10 @@ impl<'a> Tracer<'a> {
 
     fn record(&mut self, val: &Val, place: Place) {
         for base in &val.sources {
-            if self.seen.insert((*base, place)) {
+            // Few, unless every column is followed: then looking through them costs less than hashing.
+            let few = self.trace.reads.len() < 16;
+            let new = !few || !self.trace.reads.contains(&(*base, place));
+            if new && self.seen.insert((*base, place)) {
                 self.trace.reads.push((*base, place));
             }
         }
@@ -811,7 +814,9 @@ impl<'a> Tracer<'a> {
         match target.val() {
             Node::ColumnRef(c) if matches!(last(c.fields()), Some(Node::A_Star(_))) => {
                 if c.fields().len() == 1 {
-                    out.join(star.ok_or(CONSTRUCT)?.clone());
+                    let star = star.ok_or(CONSTRUCT)?;
+                    self.spend(star.list.len())?;
+                    out.join(star.clone());
                     return Ok(());
                 }
                 let rels = self.relation(c.fields(), scope)?;
