@@ -262,6 +262,17 @@ pub(crate) enum Metering {
     Counted(Box<Meter>),
 }
 
+impl Metering {
+    /// Counts one more row, of so many bytes; the error is the limit it would exceed.
+    #[inline]
+    pub(crate) fn row(&mut self, bytes: usize, now: Now) -> Result<(), Cut> {
+        match self {
+            Metering::Counted(meter) => meter.row(bytes, now),
+            Metering::Free | Metering::Unasked => Ok(()),
+        }
+    }
+}
+
 /// A COPY TO STDOUT under way.
 pub(crate) struct Copying {
     /// `None`: rows pass without a look.
@@ -655,27 +666,24 @@ impl Ready {
         )
     }
 
-    /// Counts one more row of the current result; the error is the limit it would exceed.
+    /// Which limits hold for the rows of the current result; asked when the first of them comes.
     #[inline]
-    pub(crate) fn meter(&mut self, bytes: usize, now: Now) -> Result<(), Cut> {
-        match &mut self.current.metering {
-            Metering::Free => Ok(()),
-            Metering::Counted(meter) => meter.row(bytes, now),
-            Metering::Unasked => self.begin_metering(bytes, now),
+    pub(crate) fn metering(&mut self, now: Now) -> &mut Metering {
+        if matches!(self.current.metering, Metering::Unasked) {
+            self.current.metering = self.begin_metering(now);
         }
+        &mut self.current.metering
     }
 
-    /// The first row of a result: which limits hold?
     #[cold]
-    fn begin_metering(&mut self, bytes: usize, now: Now) -> Result<(), Cut> {
+    fn begin_metering(&mut self, now: Now) -> Metering {
         let decision = match self.owed.front() {
             Some(Owed::Query { decision, .. }) => decision.clone(),
             Some(Owed::Execute { portal, .. }) => match self.tables.portals.get_mut(portal) {
                 Some(portal) => {
                     if let Some(meter) = portal.meter.take() {
                         // The rest of a portal that was suspended is the same result.
-                        self.current.metering = Metering::Counted(meter);
-                        return self.meter(bytes, now);
+                        return Metering::Counted(meter);
                     }
                     portal.decision.clone()
                 }
@@ -697,14 +705,8 @@ impl Ready {
             }
         };
         let identity = &self.identity.subject.identity;
-        self.current.metering = match Meter::new(limits, &self.shared.budgets, identity, now) {
-            None => {
-                self.current.metering = Metering::Free;
-                return Ok(());
-            }
-            Some(meter) => Metering::Counted(Box::new(meter)),
-        };
-        self.meter(bytes, now)
+        let meter = Meter::new(limits, &self.shared.budgets, identity, now);
+        meter.map_or(Metering::Free, |meter| Metering::Counted(Box::new(meter)))
     }
 
     /// Ends the current result for the client with the limit's error. The server is not believed to have noticed.

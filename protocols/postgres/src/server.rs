@@ -7,6 +7,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use flow::budget::Cut;
 use flow::limits::FRAME_BYTES_MAX;
 use flow::{Fault, Flow, Side, Step};
 use policy::{Column, Cursor, Decision, Format, Pass};
@@ -168,22 +169,14 @@ impl Ready {
         };
         match pass {
             Ok(pass) => {
-                let input = flow.input();
-                let mut end = 0;
-                let mut header = Some(first);
-                let mut cut = None;
-                while let Some(h) = header.filter(|h| h.tag == b'D') {
-                    cut = self.meter(h.body, flow.now()).err();
-                    if cut.is_some() {
-                        break;
-                    }
-                    self.current.rows += 1;
-                    end += h.total();
-                    header = match input.get(end..) {
-                        Some(rest) => frame::header(rest, Side::Server)?,
-                        None => None,
-                    };
-                }
+                let (input, now) = (flow.input(), flow.now());
+                let mut run = Run { input, next: Some(first), rows: 0, end: 0 };
+                let cut = match self.metering(now) {
+                    Metering::Counted(meter) => run.pass(|row| meter.row(row.body, now))?,
+                    Metering::Free | Metering::Unasked => run.pass(|_| Ok(()))?,
+                };
+                let Run { rows, end, .. } = run;
+                self.current.rows += rows;
                 let here = end.min(input.len());
                 self.current.bytes += here as u64;
                 flow.forward(here, pass);
@@ -207,6 +200,7 @@ impl Ready {
         walker: Rc<row::Walker>,
     ) -> Result<Option<Step>, Fault> {
         let now = flow.now();
+        self.metering(now);
         let input = flow.input();
         let out = flow.own(Side::Client);
         let before = out.len();
@@ -216,7 +210,7 @@ impl Ready {
         loop {
             let whole = header.total() > FRAME_BYTES_MAX || rest.len() >= header.total();
             if whole {
-                cut = self.meter(header.body, now).err();
+                cut = self.current.metering.row(header.body, now).err();
                 if cut.is_some() {
                     break;
                 }
@@ -260,7 +254,7 @@ impl Ready {
             return Ok(None);
         }
         let Some(mut walker) = copying.walker.take() else {
-            if let Err(cut) = self.meter(header.body, now) {
+            if let Err(cut) = self.metering(now).row(header.body, now) {
                 return self.cut(flow, &cut).map(|()| None);
             }
             self.current.rows += 1;
@@ -282,6 +276,7 @@ impl Ready {
         walker: &mut copy::Walker,
     ) -> Result<Option<Step>, Fault> {
         let now = flow.now();
+        self.metering(now);
         let input = flow.input();
         let out = flow.own(Side::Client);
         let before = out.len();
@@ -295,7 +290,7 @@ impl Ready {
                 step = Some(Step::Read { need: header.total() });
                 break;
             };
-            cut = self.meter(header.body, now).err();
+            cut = self.current.metering.row(header.body, now).err();
             if cut.is_some() {
                 break;
             }
@@ -777,6 +772,34 @@ impl Ready {
             refuse::fatal(flow.own(Side::Client), "08006", "the target closed the connection", hint);
         }
         Ok(Step::CLOSE)
+    }
+}
+
+/// Rows that pass without a look inside.
+struct Run<'a> {
+    input: &'a [u8],
+    next: Option<Header>,
+    rows: u64,
+    /// Where the last of them ends; behind the input when it is not all here.
+    end: usize,
+}
+
+impl Run<'_> {
+    /// Counts rows until something else comes, or `count` says that one must not pass.
+    #[inline]
+    fn pass(&mut self, mut count: impl FnMut(Header) -> Result<(), Cut>) -> Result<Option<Cut>, Fault> {
+        while let Some(row) = self.next.filter(|h| h.tag == b'D') {
+            if let Err(cut) = count(row) {
+                return Ok(Some(cut));
+            }
+            self.rows += 1;
+            self.end += row.total();
+            self.next = match self.input.get(self.end..) {
+                Some(rest) => frame::header(rest, Side::Server)?,
+                None => None,
+            };
+        }
+        Ok(None)
     }
 }
 
