@@ -3,7 +3,6 @@
 //!
 //! Not run against a server (`tests/sound.rs` and the gateway's own tests do that). The exceptions, which are refused by design, are
 //! in `tests/rules/ask.txt`; README.md names those that ordinary applications meet.
-#![expect(clippy::panic, reason = "tests fail so")]
 
 use std::fmt::Write as _;
 use std::sync::Arc;

@@ -572,7 +572,9 @@ fn run(server: &Server, database: &str, statements: &[(usize, &str)]) -> Said {
 
 /// The same with something before each.
 fn run_as(server: &Server, database: &str, statements: &[(usize, &str)], before: &str) -> Said {
-    let mut script = String::from("\\pset null '\x02'\nset statement_timeout = 3000;\n");
+    let mut script = String::from(
+        "\\pset null '\x02'\nset statement_timeout = 3000;\nset max_parallel_workers_per_gather = 0;\n",
+    );
     // Writes last: what they leave behind, rolled back, is of another size in each database, and may change plans and the order of
     // equals.
     let writes =
@@ -827,7 +829,15 @@ fn what_is_called_clean_does_not_depend_on_a_masked_value() {
                     _ if c == "\x02" => "NULL".to_owned(),
                     _ => "***".to_owned(),
                 };
-                rows.iter().map(|r| r.split('\x1f').zip(outputs).map(cell).collect()).collect()
+                // json_agg writes lines: what has too few cells goes on from the line before.
+                let mut whole: Vec<String> = Vec::new();
+                for row in rows {
+                    match whole.last_mut() {
+                        Some(last) if row.matches('\x1f').count() + 1 < outputs.len() => last.push_str(row),
+                        _ => whole.push(row.clone()),
+                    }
+                }
+                whole.iter().map(|r| r.split('\x1f').zip(outputs).map(cell).collect()).collect()
             };
             state_a == state_b && shown(&a.0) == shown(&b.0)
         } else {

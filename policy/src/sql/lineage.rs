@@ -3,8 +3,8 @@
 //! First form, by names: a statement is clean when nothing in it *could* denote a masked column. Every relation named anywhere is
 //! looked up (without a schema it stands for all of that name), and every column reference, star, whole row, USING list and call is
 //! held against what those relations hide. No scopes are built, so a name that is harmless where it stands may count as a hit:
-//! the answer errs to "not clean", and then the server's word about origin decides column by column. Per output column the same
-//! test is made on its own expression ([`Proof::outputs`]); that is the seam where full lineage will be built.
+//! the answer errs to "not clean", and then [`super::trace`] follows the names through their scopes. This is the fast path: most
+//! statements of most applications name nothing masked.
 //!
 //! Invariant: [`Proof::clean`] is true only if no expression in the statement reads a masked column of a base table or a tainted
 //! column of a view, and no function in it is unknown. All walks are loops.
@@ -146,8 +146,6 @@ pub(crate) struct Proof {
     pub effects: bool,
     /// A function nobody knows is called.
     pub unknown_function: bool,
-    /// For a plain SELECT without `*`: which output columns are clean by themselves.
-    pub outputs: Option<Vec<bool>>,
 }
 
 impl Proof {
@@ -165,86 +163,49 @@ pub(crate) struct Prover<'c> {
 /// Names compared for one statement, about 10 ms; beyond, nothing is proved.
 const COMPARISONS_MAX: usize = 4_000_000;
 
-/// Belongs to the whole statement, not to one output column.
-const ALL: usize = usize::MAX;
-
 #[derive(Default)]
 struct Gathered<'a> {
     relations: Vec<&'a nodes::RangeVar>,
     target: Option<&'a nodes::RangeVar>,
     derived: Vec<&'a str>,
     ctes: HashSet<&'a str>,
-    refs: Vec<(usize, &'a nodes::ColumnRef)>,
+    refs: Vec<&'a nodes::ColumnRef>,
     /// For each `*`: the relations of its FROM.
-    stars: Vec<(usize, Vec<&'a nodes::RangeVar>)>,
+    stars: Vec<Vec<&'a nodes::RangeVar>>,
     stars_seen: usize,
     using: Vec<&'a str>,
     named_join: bool,
     natural: bool,
     changes: bool,
-    problems: Vec<(usize, &'static str)>,
+    problems: Vec<&'static str>,
     effects: bool,
     unknown_function: bool,
-    /// One output column can decide which rows there are, or their order, for the others.
-    entangled: bool,
-    /// Output columns that do so by a window or a function that returns rows.
-    shaping: Vec<usize>,
 }
 
 impl<'c> Prover<'c> {
     pub(crate) fn prove(&self, statement: Node<'_>, question: Question) -> Proof {
         let mut gathered = Gathered::default();
-        let mut outputs = None;
         let mut stack = Vec::with_capacity(32);
-        match statement {
-            Node::SelectStmt(select) if is_plain(select) => {
-                self.enter(statement, ALL, &mut gathered, question, true);
-                let _ = children(statement, &mut stack);
-                stack.retain(|n| !matches!(n, Node::ResTarget(_)));
-                self.walk(&mut stack, ALL, &mut gathered, question);
-                let (mut starred, mut first) = (false, true);
-                for (i, target) in select.target_list().iter().enumerate() {
-                    if let Node::ColumnRef(c) = target.val() {
-                        starred |= c.fields().iter().any(|f| matches!(f, Node::A_Star(_)));
-                        if plain_star(c) {
-                            // The scope of the first is that of all; only the count has to agree.
-                            let scope =
-                                if first { relations_of(select.from_clause().iter()) } else { Vec::new() };
-                            first = false;
-                            gathered.stars.push((ALL, scope));
-                        }
-                    }
-                    stack.push(target.into());
-                    self.walk(&mut stack, i, &mut gathered, question);
-                }
-                if !starred {
-                    outputs = Some(select.target_list().len());
-                }
-                gathered.entangled = entangled(select);
-            }
-            _ => {
-                self.enter(statement, ALL, &mut gathered, question, true);
-                let _ = children(statement, &mut stack);
-                if question == Question::Write {
-                    stack.retain(|n| !matches!(n, Node::ReturningClause(_)));
-                }
-                self.walk(&mut stack, ALL, &mut gathered, question);
-            }
+        self.enter(statement, &mut gathered, question, true);
+        let _ = children(statement, &mut stack);
+        if question == Question::Write {
+            stack.retain(|n| !matches!(n, Node::ReturningClause(_)));
         }
+        self.walk(&mut stack, &mut gathered, question);
         let chosen = if question == Question::Write { equalities(statement) } else { HashSet::new() };
-        self.judge(&gathered, outputs, &chosen)
+        self.judge(&gathered, &chosen)
     }
 
-    fn walk<'a>(&self, stack: &mut Vec<Node<'a>>, tag: usize, out: &mut Gathered<'a>, question: Question) {
+    fn walk<'a>(&self, stack: &mut Vec<Node<'a>>, out: &mut Gathered<'a>, question: Question) {
         while let Some(node) = stack.pop() {
-            self.enter(node, tag, out, question, false);
+            self.enter(node, out, question, false);
             if children(node, stack).is_err() {
-                out.problems.push((ALL, "it holds a construct nobody here understands"));
+                out.problems.push("it holds a construct nobody here understands");
             }
         }
     }
 
-    fn enter<'a>(&self, node: Node<'a>, tag: usize, out: &mut Gathered<'a>, question: Question, root: bool) {
+    fn enter<'a>(&self, node: Node<'a>, out: &mut Gathered<'a>, question: Question, root: bool) {
         let alias = |a: Option<&'a nodes::Alias>| a.and_then(nodes::Alias::aliasname);
         if let Some(act) = act(node)
             && !matches!(
@@ -282,7 +243,7 @@ impl<'c> Prover<'c> {
             )
             && !(act.class == "create" && matches!(act.object, "table-as" | "view"))
         {
-            out.problems.push((ALL, "it is of a kind whose answer cannot be traced"));
+            out.problems.push("it is of a kind whose answer cannot be traced");
         }
         match node {
             Node::RangeVar(r) => out.relations.push(r),
@@ -290,28 +251,27 @@ impl<'c> Prover<'c> {
                 if plain_star(c) {
                     out.stars_seen += 1;
                 } else {
-                    out.refs.push((tag, c));
+                    out.refs.push(c);
                 }
             }
-            Node::SelectStmt(s) if !root || !is_plain(s) => {
+            Node::SelectStmt(s) => {
                 let mut first = true;
                 for target in s.target_list() {
                     if matches!(target.val(), Node::ColumnRef(c) if plain_star(c)) {
                         let scope = if first { relations_of(s.from_clause().iter()) } else { Vec::new() };
                         first = false;
-                        out.stars.push((tag, scope));
+                        out.stars.push(scope);
                     }
                 }
             }
             Node::InsertStmt(s) => {
-                self.changes(s.relation(), s.returning_clause(), [].into_iter(), tag, out, (root, question))
+                self.changes(s.relation(), s.returning_clause(), [].into_iter(), out, (root, question))
             }
             Node::UpdateStmt(s) => {
                 self.changes(
                     s.relation(),
                     s.returning_clause(),
                     s.from_clause().iter(),
-                    tag,
                     out,
                     (root, question),
                 );
@@ -321,20 +281,19 @@ impl<'c> Prover<'c> {
                     s.relation(),
                     s.returning_clause(),
                     s.using_clause().iter(),
-                    tag,
                     out,
                     (root, question),
                 );
             }
             Node::MergeStmt(s) => {
                 let source = [s.source_relation()].into_iter();
-                self.changes(s.relation(), s.returning_clause(), source, tag, out, (root, question));
+                self.changes(s.relation(), s.returning_clause(), source, out, (root, question));
             }
             Node::CommonTableExpr(c) => {
                 out.ctes.extend(c.ctename());
                 for n in [c.search_clause().is_some(), c.cycle_clause().is_some()] {
                     if n {
-                        out.problems.push((ALL, "it searches or cycles through rows"));
+                        out.problems.push("it searches or cycles through rows");
                     }
                 }
             }
@@ -352,28 +311,27 @@ impl<'c> Prover<'c> {
                 out.target = v.view();
             }
             Node::IntoClause(i) => out.target = i.rel(),
-            Node::FuncCall(f) => self.call(f, tag, out),
+            Node::FuncCall(f) => self.call(f, out),
             Node::TypeCast(c) => {
                 let literal = matches!(c.arg(), Node::A_Const(_) | Node::ParamRef(_));
                 if !literal && !c.type_name().is_some_and(built_in) {
-                    out.problems.push((tag, "it casts to a type that is not built in"));
+                    out.problems.push("it casts to a type that is not built in");
                 }
             }
             Node::A_Expr(e) if !plain_operator(e.name()) => {
-                out.problems.push((tag, "it names an operator's schema"))
+                out.problems.push("it names an operator's schema")
             }
             Node::SubLink(s) if !plain_operator(s.oper_name()) => {
-                out.problems.push((tag, "it names an operator's schema"))
+                out.problems.push("it names an operator's schema")
             }
             Node::SortBy(s) if !plain_operator(s.use_op()) => {
-                out.problems.push((tag, "it names an operator's schema"))
+                out.problems.push("it names an operator's schema")
             }
             Node::A_Indirection(i) => {
                 for field in i.indirection().iter().filter_map(Node::as_str) {
                     if self.index.functions.contains_key(field) {
                         out.unknown_function = true;
-                        out.shaping.push(tag);
-                        out.problems.push((tag, "it calls a function that is not known to be harmless"));
+                        out.problems.push("it calls a function that is not known to be harmless");
                     }
                 }
             }
@@ -383,11 +341,11 @@ impl<'c> Prover<'c> {
                     method.as_slice(),
                     ["system" | "bernoulli"] | ["pg_catalog", "system" | "bernoulli"]
                 ) {
-                    out.problems.push((ALL, "it samples by a method that is not built in"));
+                    out.problems.push("it samples by a method that is not built in");
                 }
             }
             Node::ReturningClause(r) if !r.options().is_empty() => {
-                out.problems.push((ALL, "it renames OLD or NEW"));
+                out.problems.push("it renames OLD or NEW");
             }
             _ => {}
         }
@@ -398,7 +356,6 @@ impl<'c> Prover<'c> {
         relation: Option<&'a nodes::RangeVar>,
         returning: Option<&'a nodes::ReturningClause>,
         others: impl Iterator<Item = Node<'a>>,
-        tag: usize,
         out: &mut Gathered<'a>,
         (root, question): (bool, Question),
     ) {
@@ -413,34 +370,25 @@ impl<'c> Prover<'c> {
             {
                 let mut scope = relations_of(others);
                 scope.extend(relation);
-                out.stars.push((tag, scope));
-                return self.more_stars(returning, tag, out);
+                out.stars.push(scope);
+                return self.more_stars(returning, out);
             }
         }
     }
 
     /// `RETURNING *, *`: the first one's scope is every one's; only the count has to agree.
-    fn more_stars<'a>(
-        &self,
-        returning: Option<&'a nodes::ReturningClause>,
-        tag: usize,
-        out: &mut Gathered<'a>,
-    ) {
+    fn more_stars<'a>(&self, returning: Option<&'a nodes::ReturningClause>, out: &mut Gathered<'a>) {
         let stars = returning.into_iter().flat_map(|r| r.exprs().iter()).filter(
             |n| matches!(n, Node::ResTarget(t) if matches!(t.val(), Node::ColumnRef(c) if plain_star(c))),
         );
         for _ in stars.skip(1) {
-            out.stars.push((tag, Vec::new()));
+            out.stars.push(Vec::new());
         }
     }
 
-    fn call<'a>(&self, call: &'a nodes::FuncCall, tag: usize, out: &mut Gathered<'a>) {
+    fn call<'a>(&self, call: &'a nodes::FuncCall, out: &mut Gathered<'a>) {
         let parts = call.funcname();
         let part = |i: usize| parts.get(i).and_then(Node::as_str);
-        // A window sorts the rows for all columns, unless none of its inputs is masked.
-        if call.over().is_some() {
-            out.shaping.push(tag);
-        }
         let (function, shadowed) = match (parts.len(), part(0), part(1)) {
             (1, Some(f), _) => (f, self.index.functions.get(f).copied()),
             (2, Some("pg_catalog"), Some(f)) => (f, None),
@@ -450,40 +398,28 @@ impl<'c> Prover<'c> {
         let extension = known::EXTENSION_FUNCTIONS.contains(&function)
             && self.index.functions.get(function) == Some(&true);
         if extension || (shadowed.is_none() && listed(known::PURE_FUNCTIONS, function)) {
-            if listed(known::ROW_FUNCTIONS, function) {
-                out.shaping.push(tag);
-            }
             return;
         }
-        out.shaping.push(tag);
         if shadowed.is_none() && listed(known::EFFECT_FUNCTIONS, function) {
             out.effects = true;
             return;
         }
         out.unknown_function = true;
-        out.problems.push((tag, "it calls a function that is not known to be harmless"));
+        out.problems.push("it calls a function that is not known to be harmless");
     }
 
     /// Holds what was gathered against what is hidden.
-    fn judge(
-        &self,
-        gathered: &Gathered<'_>,
-        outputs: Option<usize>,
-        chosen: &HashSet<*const nodes::ColumnRef>,
-    ) -> Proof {
+    fn judge(&self, gathered: &Gathered<'_>, chosen: &HashSet<*const nodes::ColumnRef>) -> Proof {
         let mut proof = Proof {
             effects: gathered.effects,
             unknown_function: gathered.unknown_function,
             ..Proof::default()
         };
-        // Marks of single output columns; everything else goes to the proof at once.
-        let mut dirty: Vec<usize> = Vec::new();
-        let mut unproved = |tag: usize, why: &'static str, dirty: &mut Vec<usize>| {
+        let mut unproved = |why: &'static str| {
             proof.unproved.get_or_insert(why);
-            dirty.push(tag);
         };
-        for (tag, why) in &gathered.problems {
-            unproved(*tag, why, &mut dirty);
+        for why in &gathered.problems {
+            unproved(why);
         }
         // Relations by the name expressions call them, with what each hides.
         let mut called: HashMap<&str, Vec<(u32, &Taint)>> = HashMap::new();
@@ -503,14 +439,12 @@ impl<'c> Prover<'c> {
                     any = true;
                     match system(&table.schema, &table.name) {
                         Some(true) => continue,
-                        Some(false) => {
-                            unproved(ALL, "it reads a system relation that can hold data", &mut dirty)
-                        }
+                        Some(false) => unproved("it reads a system relation that can hold data"),
                         None => {}
                     }
                     if let Some(taint) = self.taints.get(&table.oid) {
                         if taint.whole {
-                            unproved(ALL, "it reads a relation that cannot be traced", &mut dirty);
+                            unproved("it reads a relation that cannot be traced");
                         }
                         taints.push((table.oid, taint));
                     }
@@ -522,14 +456,14 @@ impl<'c> Prover<'c> {
                     };
                     let target = gathered.target.is_some_and(|t| std::ptr::eq(t, *relation));
                     if !fine && !target {
-                        unproved(ALL, "it names a relation the catalogue does not have", &mut dirty);
+                        unproved("it names a relation the catalogue does not have");
                     }
                 }
                 tainted.extend(taints.iter().copied());
                 taints
             });
             if !found.is_empty() && alias.is_some_and(|a| !a.colnames().is_empty()) {
-                unproved(ALL, "it renames the columns of a masked table", &mut dirty);
+                unproved("it renames the columns of a masked table");
             }
             if !met.insert((reference, n)) {
                 continue;
@@ -548,10 +482,10 @@ impl<'c> Prover<'c> {
         }
         if proof.names_masked {
             if gathered.named_join {
-                unproved(ALL, "it names a join with a masked table", &mut dirty);
+                unproved("it names a join with a masked table");
             }
             if gathered.natural {
-                unproved(ALL, "it joins a masked table by whatever columns match", &mut dirty);
+                unproved("it joins a masked table by whatever columns match");
             }
             if gathered.changes {
                 for version in ["old", "new"] {
@@ -562,23 +496,20 @@ impl<'c> Prover<'c> {
         for column in &gathered.using {
             if let Some(oid) = hidden.get(column) {
                 proof.hits.push(*oid);
-                dirty.push(ALL);
             }
         }
         if gathered.stars.len() != gathered.stars_seen {
-            unproved(ALL, "it has a * nobody here understands", &mut dirty);
+            unproved("it has a * nobody here understands");
         }
-        for (tag, scope) in &gathered.stars {
+        for scope in &gathered.stars {
             for relation in scope {
                 for (oid, _) in seen.get(&name(relation)).into_iter().flatten() {
                     proof.hits.push(*oid);
-                    dirty.push(*tag);
                 }
             }
         }
         let mut budget = COMPARISONS_MAX;
-        let mut shaped = false;
-        for (tag, reference) in &gathered.refs {
+        for reference in &gathered.refs {
             if chosen.contains(&std::ptr::from_ref(*reference)) {
                 continue;
             }
@@ -600,7 +531,7 @@ impl<'c> Prover<'c> {
                     let of = tables.get(qualifier);
                     let cost: usize = of.into_iter().flatten().map(|t| t.columns.len() + 1).sum();
                     if cost > budget {
-                        unproved(ALL, "it compares too many names", &mut dirty);
+                        unproved("it compares too many names");
                         break;
                     }
                     budget -= cost;
@@ -612,8 +543,7 @@ impl<'c> Prover<'c> {
                         && !of.is_some_and(|t| !t.is_empty() && t.iter().all(is_column))
                     {
                         proof.unknown_function = true;
-                        shaped = true;
-                        unproved(*tag, "it calls a function that is not known to be harmless", &mut dirty);
+                        unproved("it calls a function that is not known to be harmless");
                     }
                     match called.get(qualifier) {
                         Some(taints) => taints
@@ -627,52 +557,18 @@ impl<'c> Prover<'c> {
                     }
                 }
                 _ => {
-                    unproved(*tag, "it refers to a column in a way nobody here understands", &mut dirty);
+                    unproved("it refers to a column in a way nobody here understands");
                     None
                 }
             };
             if let Some(oid) = hit {
                 proof.hits.push(oid);
-                dirty.push(*tag);
             }
         }
         proof.hits.sort_unstable();
         proof.hits.dedup();
-        shaped |= gathered.shaping.iter().any(|tag| dirty.contains(tag));
-        let apart = !dirty.contains(&ALL) && !shaped && (dirty.is_empty() || !gathered.entangled);
-        proof.outputs = outputs.filter(|_| apart).map(|n| {
-            let mut clean = vec![true; n];
-            for tag in dirty {
-                if let Some(slot) = clean.get_mut(tag) {
-                    *slot = false;
-                }
-            }
-            clean
-        });
         proof
     }
-}
-
-/// One SELECT with a target list: no set operation, no VALUES.
-fn is_plain(select: &nodes::SelectStmt) -> bool {
-    select.op == nodes::SetOperation::SETOP_NONE
-        && select.values_lists().is_empty()
-        && !select.target_list().is_empty()
-}
-
-/// DISTINCT, and ORDER BY or GROUP BY an output column by its number or alias.
-fn entangled(select: &nodes::SelectStmt) -> bool {
-    let names: HashSet<&str> = select.target_list().iter().filter_map(nodes::ResTarget::name).collect();
-    let output = |node: Node<'_>| match node {
-        Node::A_Const(_) | Node::GroupingSet(_) => true,
-        Node::ColumnRef(c) if c.fields().len() == 1 => {
-            c.fields().first().and_then(Node::as_str).is_some_and(|name| names.contains(name))
-        }
-        _ => false,
-    };
-    !select.distinct_clause().is_empty()
-        || select.sort_clause().iter().any(|s| output(s.node()))
-        || select.group_clause().iter().any(output)
 }
 
 fn plain_star(c: &nodes::ColumnRef) -> bool {
@@ -812,7 +708,7 @@ pub(crate) fn harmless_ddl(statement: Node<'_>, prover: &Prover<'_>) -> Result<(
     let mut stack = vec![statement];
     while let Some(node) = stack.pop() {
         if let Node::FuncCall(f) = node {
-            prover.call(f, ALL, &mut gathered);
+            prover.call(f, &mut gathered);
         }
         children(node, &mut stack).map_err(|_| CODE)?;
     }
