@@ -11,6 +11,7 @@ use pg_raw_parse::{Node, nodes};
 
 use crate::catalog::{Catalog, Table};
 use crate::facts::{Column, Format};
+use crate::lineage::{ColumnName, Lineage, OutputColumn};
 use crate::mask::{Cell, Treatment};
 use crate::plan::{CopyBinary, CopyPlan, CopyRows, Plan};
 use crate::rule::{
@@ -1237,6 +1238,45 @@ impl Judge {
             if second.is_none() && !agree { unknown } else { second }
         };
         Plan { columns: columns.iter().enumerate().map(one).collect() }
+    }
+
+    /// For each output of a statement whether its cells are masked, as far as the analysis tells what the server will say of it.
+    /// `None`: its columns cannot be told.
+    pub fn masked_outputs(&self, decision: &Decision, lineage: &Lineage) -> Option<Vec<bool>> {
+        let outputs = lineage.outputs.as_ref()?;
+        if decision.clean {
+            return Some(vec![false; outputs.len()]);
+        }
+        let column = |output: &OutputColumn| {
+            let place = match output.sources.as_slice() {
+                [one] if output.is_column => self.find(one),
+                _ => None,
+            };
+            let (table, attribute, type_oid) = place.unwrap_or((0, 0, TEXT));
+            Column { name: b"", table, attribute, type_oid, format: Format::Text }
+        };
+        let columns: Vec<Column<'_>> = outputs.iter().map(column).collect();
+        Some(self.plan_for(decision, &columns).columns.iter().map(Option::is_some).collect())
+    }
+
+    /// The rules that mask a column for this scope: name, place and whether it is enforced.
+    pub fn mask_rules(&self, column: &ColumnName) -> Vec<(&str, &str, bool)> {
+        let named = |rule: &&Arc<Compiled>| match &rule.action {
+            Action::Mask { columns, .. } => columns.iter().any(|p| {
+                p.column.eq_ignore_ascii_case(&column.column)
+                    && p.table.matches(Some(&column.schema), &column.table)
+            }),
+            Action::Block(_) | Action::Rows(_) => false,
+        };
+        let rules = self.scope.rules.iter().filter(named);
+        rules.map(|r| (r.name.as_str(), r.place.as_str(), r.enforce)).collect()
+    }
+
+    fn find(&self, column: &ColumnName) -> Option<(u32, i16, u32)> {
+        let mut tables = self.catalog.tables.iter();
+        let table = tables.find(|t| t.schema == column.schema && t.name == column.table)?;
+        let found = table.columns.iter().find(|c| c.name == column.column)?;
+        Some((table.oid, found.number, found.type_oid))
     }
 
     fn tainted(&self, base: Base) -> bool {

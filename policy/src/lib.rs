@@ -9,6 +9,7 @@ pub mod judge;
 pub mod lineage;
 pub mod mask;
 pub mod plan;
+pub mod reach;
 pub mod rule;
 mod shape;
 pub mod sql;

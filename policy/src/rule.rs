@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::catalog::Catalog;
 use crate::detect::Detector;
 use crate::judge::{Bound, Judge};
+use crate::lineage::ColumnName;
 use crate::mask::{HashKey, Mask, Path, Treatment};
 use crate::sql::facts::{CLASSES, OBJECTS};
 use crate::subject::Subject;
@@ -831,6 +832,26 @@ impl Policy {
     pub fn rules(&self) -> usize {
         self.rules.len()
     }
+
+    /// Every column some mask rule names, by the rule's name: for whomever, wherever, enforced or observed.
+    pub fn sensitive(&self, catalog: &Catalog) -> Vec<(String, ColumnName)> {
+        let mut out = Vec::new();
+        for rule in &self.rules {
+            let Action::Mask { columns, .. } = &rule.action else { continue };
+            for pattern in columns {
+                let tables =
+                    catalog.tables.iter().filter(|t| pattern.table.matches(Some(&t.schema), &t.name));
+                for table in tables {
+                    let named = table.columns.iter().filter(|c| c.name.eq_ignore_ascii_case(&pattern.column));
+                    out.extend(named.map(|c| {
+                        let (schema, table) = (table.schema.clone(), table.name.clone());
+                        (rule.name.clone(), ColumnName { schema, table, column: c.name.clone() })
+                    }));
+                }
+            }
+        }
+        out
+    }
 }
 
 impl Scope {
@@ -857,6 +878,11 @@ impl Scope {
     /// Every row limit: what holds for a result of which nothing is known.
     pub fn row_limits(&self) -> &[Arc<RowLimit>] {
         &self.limits
+    }
+
+    /// Name and place of every rule in scope, and whether it is enforced.
+    pub fn named(&self) -> impl Iterator<Item = (&str, &str, bool)> {
+        self.rules.iter().map(|r| (r.name.as_str(), r.place.as_str(), r.enforce))
     }
 
     /// How many rules, for the banner.

@@ -1,20 +1,16 @@
 //! Runs the `tests:` of policy files: a statement, who sends it, and what the rules should make of it.
 //!
-//! Offline: no server says where a column comes from, so its answer's shape is worked out here for one SELECT from tables and views,
-//! or one write with RETURNING. Not an analysis of its own: verdicts and masks are the [`Judge`]'s. Invariant: what cannot be told
-//! is [`Outcome::Untold`], never a success.
+//! Offline: no server says where a column comes from; the analysis does ([`crate::lineage`]). Invariant: what cannot be told is
+//! [`Outcome::Untold`], never a success.
 
 use std::sync::Arc;
 
-use pg_raw_parse::{Node, nodes};
-
-use crate::catalog::{Catalog, Table};
-use crate::facts::{Column, Format};
+use crate::catalog::Catalog;
 use crate::judge::{Decision, Judge};
+use crate::lineage;
 use crate::mask::HashKey;
 use crate::plan::CopyPlan;
 use crate::rule::{Expect, Policy, Problem, Source, Test, compile};
-use crate::sql;
 use crate::subject::Subject;
 use crate::verdict::Verdict;
 
@@ -134,161 +130,28 @@ fn masked(judge: &Judge, decision: &Decision, sql: &str) -> Result<Vec<String>, 
     if decision.copies.iter().any(|c| matches!(c, CopyPlan::Rows(_))) {
         return Err("the columns of a COPY have no names here; test a SELECT of the same");
     }
-    let tree = sql::parse(sql.as_bytes()).map_err(|_| "it cannot be parsed")?;
-    let mut statements = tree.stmts();
-    let (Some(statement), None) = (statements.next(), statements.next()) else {
+    let told = lineage::explain(judge.catalog(), sql).map_err(|_| "it cannot be parsed")?;
+    let [statement] = told.as_slice() else {
         return Err("what several statements answer cannot be told here; test them one by one");
     };
-    let answer = Shape { catalog: judge.catalog() }.of(statement)?;
-    let columns: Vec<Column<'_>> = answer.iter().map(|(_, c)| *c).collect();
-    let plan = judge.plan_for(decision, &columns);
-    let pairs = answer.into_iter().zip(&plan.columns);
-    Ok(pairs.filter(|(_, cell)| cell.is_some()).map(|((name, _), _)| name).collect())
-}
-
-/// What the server would say of an answer's columns, as far as names tell.
-struct Shape<'c> {
-    catalog: &'c Catalog,
-}
-
-const HARD: &str = "where its columns come from cannot be told without a server; write it as one SELECT from tables or views";
-
-impl<'c> Shape<'c> {
-    fn of(&self, statement: Node<'_>) -> Result<Vec<(String, Column<'static>)>, &'static str> {
-        let mut from = Vec::new();
-        let mut outputs = Vec::new();
-        match statement {
-            Node::SelectStmt(s)
-                if s.op == nodes::SetOperation::SETOP_NONE
-                    && s.values_lists().is_empty()
-                    && s.with_clause().is_none() =>
-            {
-                self.relations(s.from_clause().iter(), &mut from)?;
-                outputs.extend(s.target_list().iter());
-            }
-            Node::InsertStmt(s) if s.with_clause().is_none() => {
-                self.relations([s.relation().into()].into_iter(), &mut from)?;
-                outputs.extend(returned(s.returning_clause()));
-            }
-            Node::UpdateStmt(s) if s.with_clause().is_none() => {
-                self.relations([s.relation().into()].into_iter().chain(s.from_clause().iter()), &mut from)?;
-                outputs.extend(returned(s.returning_clause()));
-            }
-            Node::DeleteStmt(s) if s.with_clause().is_none() => {
-                self.relations([s.relation().into()].into_iter().chain(s.using_clause().iter()), &mut from)?;
-                outputs.extend(returned(s.returning_clause()));
-            }
-            _ => return Err(HARD),
-        }
-        let mut answer = Vec::new();
-        for output in outputs {
-            let Node::ColumnRef(c) = output.val() else {
-                let name = output.name().map_or_else(|| figure(output.val()), str::to_owned);
-                answer.push((name, column(0, 0, TEXT)));
-                continue;
-            };
-            let fields = c.fields();
-            let field = |i: usize| fields.get(i).and_then(Node::as_str);
-            let star = fields.iter().any(|f| matches!(f, Node::A_Star(_)));
-            let qualifier = match (fields.len(), star) {
-                (1, _) => None,
-                (2, _) => Some(field(0).ok_or(HARD)?),
-                _ => return Err(HARD),
-            };
-            let tables = from.iter().filter(|(called, _)| qualifier.is_none_or(|q| q == called));
-            if star {
-                for (_, table) in tables {
-                    let all = table.columns.iter();
-                    answer.extend(all.map(|c| (c.name.clone(), column(table.oid, c.number, c.type_oid))));
-                }
-                continue;
-            }
-            let name = field(fields.len().saturating_sub(1)).ok_or(HARD)?;
-            let mut found =
-                tables.filter_map(|(_, t)| t.columns.iter().find(|c| c.name == name).map(|c| (t.oid, c)));
-            let (Some((oid, c)), None) = (found.next(), found.next()) else { return Err(HARD) };
-            let name = output.name().unwrap_or(name).to_owned();
-            answer.push((name, column(oid, c.number, c.type_oid)));
-        }
-        Ok(answer)
-    }
-
-    /// The tables of FROM and what expressions call them.
-    fn relations<'a>(
-        &self,
-        from: impl Iterator<Item = Node<'a>>,
-        found: &mut Vec<(String, &'c Table)>,
-    ) -> Result<(), &'static str> {
-        let mut stack: Vec<Node<'a>> = from.collect();
-        stack.reverse();
-        while let Some(node) = stack.pop() {
-            match node {
-                Node::RangeVar(r) => {
-                    let name = r.relname().unwrap_or_default();
-                    let alias = r.alias();
-                    if alias.is_some_and(|a| !a.colnames().is_empty()) {
-                        return Err(HARD);
-                    }
-                    let table = self
-                        .table(r.schemaname(), name)
-                        .ok_or("it names a table the catalogue does not have")?;
-                    let called = alias.and_then(nodes::Alias::aliasname).unwrap_or(name);
-                    found.push((called.to_owned(), table));
-                }
-                // USING and NATURAL merge columns.
-                Node::JoinExpr(j) if !j.is_natural && j.using_clause().is_empty() && j.alias().is_none() => {
-                    stack.extend([j.rarg(), j.larg()]);
-                }
-                _ => return Err(HARD),
-            }
-        }
-        Ok(())
-    }
-
-    fn table(&self, schema: Option<&str>, name: &str) -> Option<&'c Table> {
-        let find = |schema: &str| self.catalog.tables.iter().find(|t| t.schema == schema && t.name == name);
-        match schema {
-            Some(schema) => find(schema),
-            None => find("pg_catalog").or_else(|| self.catalog.search_path.iter().find_map(|s| find(s))),
-        }
-    }
-}
-
-fn returned(clause: Option<&nodes::ReturningClause>) -> Vec<&nodes::ResTarget> {
-    let exprs = clause.into_iter().flat_map(|c| c.exprs().iter());
-    exprs.filter_map(|e| if let Node::ResTarget(t) = e { Some(t) } else { None }).collect()
-}
-
-fn column(table: u32, attribute: i16, type_oid: u32) -> Column<'static> {
-    Column { name: b"", table, attribute, type_oid, format: Format::Text }
-}
-
-/// The name the server gives an expression without one (`FigureColname`), for the common ones.
-fn figure(node: Node<'_>) -> String {
-    let last = |list: &pg_raw_parse::list::NodeList| {
-        list.len().checked_sub(1).and_then(|i| list.get(i)).and_then(Node::as_str).map(str::to_owned)
+    let masked = judge.masked_outputs(decision, statement);
+    let (Some(outputs), Some(masked)) = (&statement.outputs, masked) else {
+        return Err("the columns of its answer cannot be told without a server");
     };
-    match node {
-        Node::FuncCall(f) => last(f.funcname()).unwrap_or_default(),
-        Node::A_Indirection(i) => last(i.indirection()).unwrap_or_else(|| "?column?".into()),
-        Node::TypeCast(c) => match c.arg() {
-            Node::ColumnRef(r) => last(r.fields()).unwrap_or_default(),
-            _ => "?column?".into(),
-        },
-        Node::CoalesceExpr(_) => "coalesce".into(),
-        Node::CaseExpr(_) => "case".into(),
-        Node::RowExpr(_) => "row".into(),
-        Node::A_ArrayExpr(_) => "array".into(),
-        _ => "?column?".into(),
+    if outputs.iter().any(|o| o.unknown) {
+        return Err(
+            "a column of its answer may derive from anything: it reads something that is not in the catalogue",
+        );
     }
+    Ok(outputs.iter().zip(masked).filter(|(_, masked)| *masked).map(|(o, _)| o.name.clone()).collect())
 }
-
-const TEXT: u32 = 25;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::TableColumn;
+    use crate::catalog::{Table, TableColumn};
+
+    const TEXT: u32 = 25;
 
     fn catalog() -> Catalog {
         let column = |number, name: &str| TableColumn {
@@ -349,6 +212,12 @@ mod tests {
                 r#"{"mask": ["upper", "x"]}"#,
             ),
             (r#""support""#, "SELECT name FROM people WHERE ssn = '1'", r#""pass""#),
+            (r#""support""#, "SELECT x FROM (SELECT ssn AS x FROM people) s", r#"{"mask": ["x"]}"#),
+            (
+                r#""support""#,
+                "SELECT * FROM people a JOIN people b USING (id)",
+                r#"{"mask": ["ssn", "ssn"]}"#,
+            ),
             (r#""support""#, "UPDATE people SET name = 'x' RETURNING *", r#"{"mask": ["ssn"]}"#),
             (r#""support""#, "DROP TABLE people", r#"{"block": "d"}"#),
             (r#""support""#, "SELECT item FROM orders", r#""pass""#),
@@ -380,13 +249,7 @@ mod tests {
     fn what_cannot_be_told_is_no_success() {
         let catalog = catalog();
         let support = r#""support""#;
-        for sql in [
-            "SELECT ssn FROM nowhere",
-            "SELECT x FROM (SELECT ssn AS x FROM people) s",
-            "SELECT 1; SELECT ssn FROM people",
-            "COPY people TO STDOUT",
-            "SELECT * FROM people a JOIN people b USING (id)",
-        ] {
+        for sql in ["SELECT ssn FROM nowhere", "SELECT 1; SELECT ssn FROM people", "COPY people TO STDOUT"] {
             let got = outcomes(&test(support, sql, r#""pass""#), Some(&catalog));
             assert!(matches!(got.as_slice(), [Outcome::Untold(_)]), "{sql}: {got:?}");
         }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::mistake::Mistake;
-use crate::{demo, doctor, look, policies, run, sql, tools};
+use crate::{demo, doctor, explain, look, policies, run, sql, tools};
 
 /// A gateway in front of PostgreSQL that masks columns, blocks statements and records everything.
 #[derive(Debug, Parser)]
@@ -107,6 +107,10 @@ enum ConfigCommand {
 enum PolicyCommand {
     /// Run the `tests:` of policy files. Exit code 3 when one does not pass.
     Test(PolicyTestArgs),
+    /// Say what would become of a statement, and why.
+    Explain(PolicyExplainArgs),
+    /// List the sensitive columns somebody can see in clear, with a statement that shows each. Exit code 3 when there is one.
+    Reach(PolicyReachArgs),
 }
 
 /// Rules, and what is known of the tables they speak of.
@@ -130,6 +134,40 @@ pub(crate) struct PolicyTestArgs {
     /// Also write the results to this file, as JUnit XML.
     #[arg(long, value_name = "FILE")]
     pub(crate) junit: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+/// Who asks, and where.
+#[derive(Debug, Args)]
+pub(crate) struct Asker {
+    /// An identity of the configuration, `group:NAME`, or `NAME,group:A,group:B`.
+    #[arg(long = "as", value_name = "WHO")]
+    pub(crate) who: String,
+    /// The connection.
+    #[arg(long, value_name = "CONNECTION")]
+    pub(crate) on: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PolicyExplainArgs {
+    /// The statement; `-` reads it from standard input.
+    #[arg(long)]
+    pub(crate) sql: String,
+    #[command(flatten)]
+    pub(crate) asker: Asker,
+    #[command(flatten)]
+    pub(crate) from: Offline,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PolicyReachArgs {
+    #[command(flatten)]
+    pub(crate) asker: Asker,
+    #[command(flatten)]
+    pub(crate) from: Offline,
     #[command(flatten)]
     pub(crate) format: Format,
 }
@@ -307,6 +345,8 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             tools::show(&file.config, format)
         }
         Command::Policy(PolicyCommand::Test(args)) => policies::test(&args),
+        Command::Policy(PolicyCommand::Explain(args)) => explain::explain(&args),
+        Command::Policy(PolicyCommand::Reach(args)) => explain::reach(&args),
         Command::Why(args) => policies::why(&args),
         Command::Catalogue(CatalogueCommand::Snapshot { connection, file, database, output }) => {
             tools::snapshot(&file.config, &connection, database, output.as_deref())

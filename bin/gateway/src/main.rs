@@ -13,6 +13,7 @@ mod cli;
 mod config;
 mod demo;
 mod doctor;
+mod explain;
 mod logging;
 mod look;
 mod mistake;

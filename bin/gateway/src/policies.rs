@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use flow::record::{Entry, How, Verdict, What};
 use policy::rule::{PolicyFile, Source};
-use policy::{Catalog, Outcome, TestResult};
+use policy::{Catalog, Outcome, Subject, TestResult};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use side::ids;
@@ -52,6 +52,57 @@ impl Desk {
             }
             (None, []) => bail!("name the rules: -c CONFIG, or --policy FILE"),
         }
+    }
+
+    /// Who `--as` means. A name the configuration knows has its groups; any other name has those that are written.
+    pub(crate) fn subject(&self, who: &str) -> anyhow::Result<Subject> {
+        let mut identity = None;
+        let mut groups: Vec<Arc<str>> = Vec::new();
+        for part in who.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+            match part.split_once(':') {
+                Some(("group", group)) => groups.push(group.into()),
+                Some(("identity", name)) => identity = Some(name),
+                _ if identity.is_none() => identity = Some(part),
+                _ => bail!("`{who}` names two identities; groups are written group:NAME"),
+            }
+        }
+        let known = self.settings.as_ref().zip(identity);
+        if let Some((settings, name)) = known {
+            match settings.directory.identities.get(name) {
+                Some(found) => groups.extend(found.subject.groups.iter().cloned()),
+                None => bail!("there is no identity `{name}` in the configuration"),
+            }
+        }
+        Ok(Subject { identity: identity.unwrap_or("somebody").into(), groups })
+    }
+
+    /// The rules, compiled. Hashes are keyed with anything: what they say is never shown.
+    pub(crate) fn policy(&self) -> anyhow::Result<policy::Policy> {
+        policy::compile(&self.sources, Some(policy::mask::HashKey::new(b"offline"))).map_err(|problems| {
+            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            anyhow::anyhow!("{}", problems.join("\n"))
+        })
+    }
+
+    /// The connection and what is known of its tables.
+    ///
+    /// # Errors
+    /// There is no such connection, or nothing is known of it.
+    pub(crate) fn known(&self, connection: &str) -> anyhow::Result<Arc<Catalog>> {
+        if let Some(settings) = &self.settings
+            && !settings.directory.connections.contains_key(connection)
+            && settings.directory.any.is_none()
+        {
+            let mut known: Vec<&str> = settings.directory.connections.keys().map(String::as_str).collect();
+            known.sort_unstable();
+            bail!("there is no connection `{connection}`; there are: {}", known.join(", "));
+        }
+        self.catalogue(connection).with_context(|| {
+            format!(
+                "nothing is known of the tables behind `{connection}`: make a snapshot with\n\
+                 lockgate catalogue snapshot {connection} -c CONFIG -o FILE   and name it with --catalogue FILE"
+            )
+        })
     }
 
     /// What is known of the tables behind a connection.

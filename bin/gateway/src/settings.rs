@@ -453,7 +453,11 @@ impl<'a> Check<'a> {
             self.no(at, "gateway.catalogue_refresh", "expected 0 (only when it must) or at least 1s");
         }
         if gateway.spin_us > 1_000 {
-            self.no(at, "gateway.spin_us", "expected at most 1000: a worker that spins longer had better not sleep");
+            self.no(
+                at,
+                "gateway.spin_us",
+                "expected at most 1000: a worker that spins longer had better not sleep",
+            );
         }
         if gateway.state.is_empty() {
             self.no(at, "gateway.state", "a directory is needed");

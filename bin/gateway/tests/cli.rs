@@ -546,3 +546,50 @@ tests:
     assert_eq!(code, 1);
     assert!(err.contains("name the rules: -c CONFIG, or --policy FILE"), "{err}");
 }
+
+#[test]
+fn policies_are_explained_and_searched_for_holes_offline() {
+    let dir = folder("");
+    let policy = "rules:
+  - {name: ssn, on: {columns: [people.ssn], groups: [support]}, mask: redact}
+  - {name: no-drop, on: {statements: [drop]}, block: not here}
+";
+    let column = |n: u32, name: &str| {
+        format!(r#"{{"number": {n}, "name": "{name}", "type_oid": 25, "type_name": "text"}}"#)
+    };
+    let catalogue = format!(
+        r#"{{"database": "shop", "server_version": 150000, "search_path": ["public"], "functions": [],
+            "tables": [{{"oid": 20000, "schema": "public", "name": "people", "kind": "r", "columns": [{}, {}]}}]}}"#,
+        column(1, "id"),
+        column(2, "ssn")
+    );
+    std::fs::write(dir.path().join("p.yaml"), policy).expect("write");
+    std::fs::write(dir.path().join("c.json"), catalogue).expect("write");
+    let ask = |verb: &[&str], who: &str| {
+        let from = ["--policy", "p.yaml", "--catalogue", "c.json", "--on", "shop", "--as", who];
+        output(dir.path(), &[verb, &from[..]].concat())
+    };
+    let (code, out, err) =
+        ask(&["policy", "explain", "--sql", "select id, upper(ssn) as u from people"], "ana,group:support");
+    assert_eq!(code, 0, "{err}");
+    for part in [
+        "verdict  MASK",
+        "reads    public.people.ssn  Output  ← ssn (p.yaml:2)",
+        "output   1 id  is public.people.id  → in clear",
+        "output   2 u  derives from public.people.ssn  → masked",
+    ] {
+        assert!(out.contains(part), "`{part}` is not in:\n{out}");
+    }
+    let (_, out, _) = ask(&["policy", "explain", "-o", "json", "--sql", "drop table people"], "ana");
+    let json: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(
+        (json["verdict"].as_str(), json["refused"]["rule"].as_str()),
+        (Some("block"), Some("no-drop"))
+    );
+    let (code, out, _) = ask(&["policy", "reach"], "group:support");
+    assert_eq!(code, 0, "{out}");
+    assert!(out.contains("0 of 1 sensitive columns can be seen in clear"), "{out}");
+    let (code, out, _) = ask(&["policy", "reach"], "somebody");
+    assert_eq!(code, 3, "{out}");
+    assert!(out.contains("yes       SELECT ssn FROM public.people"), "{out}");
+}
