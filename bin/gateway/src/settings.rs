@@ -1210,7 +1210,7 @@ mod tests {
             (2, "include: [nothing.yaml]".into(), "cannot read"),
             (2, "policies: [nothing.yaml]".into(), "cannot read"),
             (2, "gateway: {mask_key: {from: env, name: SHORT}}".into(), "can be guessed"),
-            (2, "rules: [{name: a}]".into(), "a rule needs mask or block"),
+            (2, "rules: [{name: a}]".into(), "a rule needs mask, detect or block"),
             (2, "rules: [{name: a, one: {}}]".into(), "unknown key `one`"),
             (2, "rules: [{name: a, on: {columns: [t.c]}, mask: hash}]".into(), "hash needs a key"),
             (2, "rules: [{name: a, on: {columns: [t.c]}, mask: redakt}]".into(), "`redakt` is not one of"),

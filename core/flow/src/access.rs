@@ -211,6 +211,8 @@ pub struct Catalogues {
     by_database: RwLock<HashMap<String, Arc<Catalog>>>,
     /// Databases whose catalogue changed as far as sessions saw on the wire.
     stale: Mutex<HashSet<String>>,
+    /// For each of them the version that was in use when that was last seen.
+    changed: RwLock<HashMap<String, u64>>,
 }
 
 impl Catalogues {
@@ -232,11 +234,20 @@ impl Catalogues {
 
     /// A session saw a statement that changes the catalogue. The side path reloads it soon (it polls [`Catalogues::take_stale`]).
     pub fn mark_stale(&self, database: &str) {
+        let version = self.get(database).map_or(0, |catalog| catalog.version);
+        if let Ok(mut changed) = self.changed.write() {
+            changed.insert(database.to_owned(), version);
+        }
         if let Ok(mut stale) = self.stale.lock()
             && !stale.contains(database)
         {
             stale.insert(database.to_owned());
         }
+    }
+
+    /// Whether a session saw a change that a catalogue of this version may not have.
+    pub fn changed_since(&self, database: &str, version: u64) -> bool {
+        self.changed.read().is_ok_and(|changed| changed.get(database).is_some_and(|at| *at >= version))
     }
 
     /// The databases to reload; clears the marks. Only those whose catalogue somebody uses.

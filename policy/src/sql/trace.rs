@@ -425,7 +425,15 @@ impl<'a> Tracer<'a> {
                         self.predicate(infer.where_clause(), &scope, Ask::Finer(Place::Predicate))?;
                     }
                     // The row that was to be inserted: what is not said comes from defaults.
-                    let excluded = Columns::open(columns.all());
+                    let excluded = match rels.first().map(|r| &r.body) {
+                        Some(Body::Tables(tables)) => {
+                            let names = tables.iter().flat_map(|t| &t.columns).map(|c| c.name.as_str());
+                            let all = columns.all();
+                            let list = names.map(|n| Col { name: Some(n), val: all.clone() }).collect();
+                            Columns { list, rest: None }
+                        }
+                        _ => Columns::open(columns.all()),
+                    };
                     rels.push(Rel::shy("excluded", excluded));
                     let scope = Scope { parent: Some(&with), rels: &rels, ctes: &[] };
                     for set in conflict.target_list() {

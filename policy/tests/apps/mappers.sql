@@ -6,6 +6,7 @@ SELECT anon_1.customers_id, anon_1.customers_email, orders_1.id FROM (SELECT cus
 SELECT count(*) AS count_1 FROM (SELECT customers.id AS customers_id, customers.email AS customers_email FROM customers) AS anon_1
 INSERT INTO customers (name, email) SELECT p0::VARCHAR, p1::VARCHAR FROM (VALUES ($1::VARCHAR, $2::VARCHAR, 0), ($3::VARCHAR, $4::VARCHAR, 1)) AS imp_sen(p0, p1, sen_counter) ORDER BY sen_counter RETURNING customers.id, customers.id AS id__1
 INSERT INTO customers (id, name, email) VALUES ($1, $2, $3) ON CONFLICT (id) DO UPDATE SET name = excluded.name, email = excluded.email RETURNING id
+INSERT INTO "customers" ("id","name","email") VALUES ($1,$2,$3) ON CONFLICT ("id") DO UPDATE SET "id"=EXCLUDED."id","name"=EXCLUDED."name","email"=EXCLUDED."email" RETURNING "id","name","email","ssn","card","city";
 SELECT orders.customer_id, count(*) AS n FROM orders GROUP BY orders.customer_id
 WITH RECURSIVE tree(id, parent) AS (SELECT id, customer_id FROM orders WHERE id = 1 UNION ALL SELECT o.id, o.customer_id FROM orders o JOIN tree t ON o.customer_id = t.id) SELECT tree.id FROM tree
 SELECT EXISTS (SELECT 1 FROM customers WHERE customers.email = $1) AS anon_1

@@ -172,6 +172,12 @@ impl Ready {
         let total = header.total();
         let whole = seen.len() == header.body;
         let small = |tag_ok: bool| if tag_ok && whole { Ok(()) } else { Err(fault("message too long")) };
+        if matches!(header.tag, b'Q' | b'P')
+            && whole
+            && let Some(ask) = self.renewed_for(header.tag, seen)?
+        {
+            return Ok(Some(Step::Ask(ask)));
+        }
         match header.tag {
             b'Q' => self.query(flow, header, seen)?,
             b'P' => self.parse(flow, header, seen)?,
@@ -227,6 +233,27 @@ impl Ready {
             _ => return Err(fault("unknown message type")),
         }
         Ok(None)
+    }
+
+    /// Another session changed the catalogue a moment ago, and this statement would be refused or masked by what is known without
+    /// that change: what it names may be new. The question to ask first, once per catalogue.
+    fn renewed_for(&mut self, tag: u8, body: &[u8]) -> Result<Option<Ask>, Fault> {
+        let Some(judge) = &self.judge else { return Ok(None) };
+        let version = judge.catalog().version;
+        if self.renewed == version || !self.connection.catalogues.changed_since(&self.database, version) {
+            return Ok(None);
+        }
+        let text = match tag {
+            b'P' => message::parse(body)?.1,
+            _ => body.strip_suffix(b"\0").unwrap_or(body),
+        };
+        let fine =
+            self.decide(text).is_some_and(|d| d.verdict == Verdict::Pass && (d.clean || !self.scope.masks()));
+        if fine {
+            return Ok(None);
+        }
+        self.renewed = version;
+        Ok(Some(self.catalogue_ask(version)))
     }
 
     /// Passes on the message whose `seen` beginning was judged; the rest follows as it arrives. `number`: the record entry the rest

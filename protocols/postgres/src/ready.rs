@@ -336,6 +336,8 @@ pub(crate) struct Ready {
     pub(crate) strangers: Vec<u32>,
     /// The catalogue version that was found too old for the result being described.
     pub(crate) asked_newer_than: Option<u64>,
+    /// The catalogue version that was found too old for a statement; 0: none.
+    pub(crate) renewed: u64,
 
     pub(crate) settings: Settings,
     /// A statement that may change the settings above is under way.
@@ -346,7 +348,7 @@ pub(crate) struct Ready {
     /// A result was cut at a row limit: what the server says up to its next ReadyForQuery is not for the client, who has its error.
     pub(crate) cut: bool,
     /// Probes of statements that SQL's PREPARE keeps: their values come with EXECUTE.
-    pub(crate) probing: Vec<Probe>,
+    pub(crate) probing: Box<[Probe]>,
     pub(crate) client_body: ClientBody,
     pub(crate) server_body: ServerBody,
     pub(crate) transaction: u8,
@@ -546,10 +548,12 @@ impl Ready {
         let kept = decision.probes.iter().filter(|p| matches!(p.value, ProbeValue::Parameter(_)));
         for probe in kept {
             if !self.probing.contains(probe) {
-                self.probing.push(probe.clone());
+                let mut all = std::mem::take(&mut self.probing).into_vec();
+                all.push(probe.clone());
+                self.probing = all.into();
             }
         }
-        let kept = if decision.strangers { self.probing.as_slice() } else { &[] };
+        let kept = if decision.strangers { &*self.probing } else { &[] };
         let digest = Probe::digest(text);
         self.probe(decision, None, now).or_else(|| self.count_probes(kept, &|_| Some(digest), now))
     }

@@ -75,7 +75,7 @@ impl Tour<'_> {
         for sql in [
             "select upper(email) from payments order by id limit 2",
             "select reverse(card_number) as backwards from payments order by id limit 2",
-            "select name as who from customers union all select email from customers order by 1 limit 2",
+            "select name as who from customers union all select email from customers limit 2",
         ] {
             match self.ask("ana", &ana, sql).await {
                 Ok(rows) => {

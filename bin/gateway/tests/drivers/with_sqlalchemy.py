@@ -46,7 +46,7 @@ class Order(Base):
     id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
     customer_id: orm.Mapped[int] = orm.mapped_column(sa.ForeignKey("customers.id", ondelete="CASCADE"))
     amount: orm.Mapped[int]
-    state: orm.Mapped[str] = orm.mapped_column(sa.Enum("open", "paid", "sent", name="order_state", native_enum=False))
+    state: orm.Mapped[str] = orm.mapped_column(sa.Enum("open", "paid", "sent", name="order_state"))
     note: orm.Mapped[dict | None] = orm.mapped_column(sa.JSON)
     customer: orm.Mapped[Customer] = orm.relationship(back_populates="orders")
 
