@@ -61,6 +61,9 @@ pub struct Decision {
     pub limits: Vec<Limited>,
     /// Values of masked columns it asks about ([`Probe`]).
     pub probes: Vec<Probe>,
+    /// It names a relation that the catalogue does not have. What was decided may be wrong where that exists by now: a newer catalogue
+    /// is to be asked for first.
+    pub unknown_tables: bool,
     /// It calls a function that is not known to be harmless, or runs code: what it does besides its own text is anybody's guess.
     pub strangers: bool,
     pub mentions: Mentions,
@@ -182,6 +185,7 @@ impl Decision {
             literals_matter: false,
             limits: Vec::new(),
             probes: Vec::new(),
+            unknown_tables: false,
             strangers: false,
             mentions: Mentions::default(),
         }
@@ -496,6 +500,7 @@ impl Judge {
                 facts.acts.push(facts::MULTI_STATEMENT);
             }
             decision.ddl |= facts.ddl;
+            decision.unknown_tables |= self.names_unknown(&facts);
             decision.strangers |= facts.acts.iter().any(|a| matches!(a.class, "do" | "call" | "execute"))
                 || facts.functions.iter().any(|f| self.bound.index.stranger(f));
             decision.literals_matter |=
@@ -1014,6 +1019,20 @@ impl Judge {
             Some((_, treatment)) => treatment.cell(self.scope.key.as_ref(), type_oid, format),
             None => Some(Cell::redact(type_oid)),
         }
+    }
+
+    /// Whether it reads or writes a relation nobody knows. What it creates or drops is no question.
+    fn names_unknown(&self, facts: &Facts<'_>) -> bool {
+        if facts.ddl {
+            return false;
+        }
+        facts.names.iter().any(|name| {
+            let system = match name.schema {
+                Some(schema) => lineage::system(schema, name.name).is_some(),
+                None => listed(known::SYSTEM_RELATIONS, name.name) || facts.ctes.contains(&name.name),
+            };
+            !system && self.bound.index.candidates(&self.catalog, *name).next().is_none()
+        })
     }
 
     /// What of a statement an `only` rule does not allow.

@@ -235,24 +235,27 @@ impl Ready {
         Ok(None)
     }
 
-    /// Another session changed the catalogue a moment ago, and this statement would be refused or masked by what is known without
-    /// that change: what it names may be new. The question to ask first, once per catalogue.
+    /// What this statement names may be new: it is not in the catalogue at all, or it would be refused or masked and another session
+    /// changed the catalogue a moment ago. The question to ask first, once per statement.
     fn renewed_for(&mut self, tag: u8, body: &[u8]) -> Result<Option<Ask>, Fault> {
         let Some(judge) = &self.judge else { return Ok(None) };
         let version = judge.catalog().version;
-        if self.renewed == version || !self.connection.catalogues.changed_since(&self.database, version) {
+        let changed = self.connection.catalogues.changed_since(&self.database, version);
+        if std::mem::take(&mut self.renewing) || !(changed || self.scope.masks()) {
             return Ok(None);
         }
         let text = match tag {
             b'P' => message::parse(body)?.1,
             _ => body.strip_suffix(b"\0").unwrap_or(body),
         };
-        let fine =
-            self.decide(text).is_some_and(|d| d.verdict == Verdict::Pass && (d.clean || !self.scope.masks()));
-        if fine {
+        let Some(decision) = self.decide(text) else { return Ok(None) };
+        // Made in this transaction, it is nowhere else to be seen.
+        let unknown = decision.unknown_tables && !self.changed_catalogue && self.scope.masks();
+        let fine = decision.verdict == Verdict::Pass && (decision.clean || !self.scope.masks());
+        if !unknown && (fine || !changed) {
             return Ok(None);
         }
-        self.renewed = version;
+        self.renewing = true;
         Ok(Some(self.catalogue_ask(version)))
     }
 

@@ -336,8 +336,10 @@ pub(crate) struct Ready {
     pub(crate) strangers: Vec<u32>,
     /// The catalogue version that was found too old for the result being described.
     pub(crate) asked_newer_than: Option<u64>,
-    /// The catalogue version that was found too old for a statement; 0: none.
-    pub(crate) renewed: u64,
+    /// A newer catalogue was asked for, for the statement that comes next.
+    pub(crate) renewing: bool,
+    /// It could not be had: what names a table nobody knows does not run.
+    pub(crate) blind: bool,
 
     pub(crate) settings: Settings,
     /// A statement that may change the settings above is under way.
@@ -471,7 +473,7 @@ impl Ready {
 
     /// The side path loaded (or could not load) a catalogue.
     pub(crate) fn answered(&mut self, answer: Answer) {
-        match answer {
+        match &answer {
             // Newer or unchanged: either way it is what the target has now.
             Answer::Done => self.catalogue_after = 0,
             // Statements go on being judged by what is known; what is not in it is masked or refused.
@@ -480,6 +482,7 @@ impl Ready {
             }
             Answer::Failed(_) => {}
         }
+        self.blind = answer != Answer::Done;
     }
 
     /// Judges a statement text without recording it.
@@ -490,6 +493,22 @@ impl Ready {
         let mut cache = self.shared.cache.borrow_mut();
         let decision = cache.statement_of(owner, judge, text, self.settings.standard_strings);
         drop(cache);
+        if self.blind && decision.unknown_tables && decision.verdict == Verdict::Pass && self.scope.masks() {
+            return Some(Arc::new(Decision {
+                verdict: Verdict::Block(Block {
+                    rule: "not-understood".into(),
+                    place: String::new(),
+                    message: "it names a table that is not known, and the catalogue cannot be read now"
+                        .into(),
+                    sqlstate: "42501",
+                    schema: None,
+                    table: None,
+                    column: None,
+                    hint: "try again in a moment; when it stays so, tell the operator of the gateway".into(),
+                }),
+                ..Decision::clone(&decision)
+            }));
+        }
         let risky_bytes = (!self.settings.utf8 || self.quoting_at_risk) && !text.is_ascii();
         let risky_quotes = self.quoting_at_risk && memchr::memchr(b'\\', text).is_some();
         if (risky_bytes || risky_quotes) && decision.verdict == Verdict::Pass {
