@@ -5,11 +5,13 @@
 //! a cancel request may arrive anywhere.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 
 use flow::access::Target;
 use flow::{DialError, Event, Fault, Flow, Phase, Session, Side, Step};
+use subtle::ConstantTimeEq;
 
 use crate::target::ssl_request;
 
@@ -22,29 +24,33 @@ pub(crate) struct Cancel {
     pub(crate) key: Box<[u8]>,
 }
 
-/// A cancel key as we give it to a client: 4 bytes, or 32.
-#[derive(Clone, PartialEq, Eq, Hash)]
+/// A cancel key as we give it to a client: 4 bytes, or 32. Two are compared in constant time.
+#[derive(Clone)]
 pub(crate) struct Key {
     length: u8,
     bytes: [u8; 32],
 }
 
 impl Key {
-    /// Of this length, 32 at most, and all zeros.
-    pub(crate) fn new(length: u8) -> Key {
-        Key { length: length.min(32), bytes: [0; 32] }
-    }
-
-    /// What a client sent; `None`: we give out none so long.
+    /// `None`: we give out none so long.
     pub(crate) fn read(bytes: &[u8]) -> Option<Key> {
         let mut key = Key { length: u8::try_from(bytes.len()).ok()?, bytes: [0; 32] };
         key.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
         Some(key)
     }
+}
 
-    /// To be filled.
-    pub(crate) fn bytes(&mut self) -> &mut [u8] {
-        self.bytes.get_mut(..usize::from(self.length)).unwrap_or_default()
+impl PartialEq for Key {
+    fn eq(&self, other: &Key) -> bool {
+        (self.length.ct_eq(&other.length) & self.bytes.ct_eq(&other.bytes)).into()
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self);
     }
 }
 
@@ -58,7 +64,8 @@ impl Deref for Key {
 
 /// Every session that can be cancelled, by what its client was given: the number is a target's own, and two targets may give the same.
 ///
-/// A request is looked up by a keyed hash of all of it, so the time that takes tells nothing of a key that is partly right.
+/// A request is looked up by a keyed hash of all of it and then compared in constant time: how long that takes tells nothing of a key
+/// that is partly right.
 #[derive(Default)]
 pub(crate) struct Cancels {
     sessions: Mutex<HashMap<(u32, Key), Cancel>>,

@@ -20,8 +20,34 @@ use crate::startup::{Refusal, Startup};
 pub(crate) struct Login {
     pub(crate) startup: Startup,
     pub(crate) directory: Arc<Directory>,
+    pub(crate) welcome: Welcome,
     identity: Option<Arc<Identity>>,
     stage: Stage,
+}
+
+/// What a proven client is told first (AuthenticationOk, and with SCRAM our own proof before it). It asks nothing of the client, so
+/// it is kept until there is more to say: a write less, and the client is woken once.
+///
+/// A refusal comes behind it all the same: libpq takes one before AuthenticationOk for a reason to try again without TLS
+/// (`sslmode=prefer`, fe-connect.c).
+#[derive(Default)]
+pub(crate) struct Welcome {
+    said: bool,
+    proof: Option<String>,
+}
+
+impl Welcome {
+    /// Says it, the first time.
+    pub(crate) fn say(&mut self, startup: &mut Startup, out: &mut Vec<u8>) {
+        if std::mem::replace(&mut self.said, true) {
+            return;
+        }
+        startup.negotiate(out);
+        if let Some(proof) = self.proof.take() {
+            sasl(out, 12, &proof);
+        }
+        write(out, b'R', |out| out.extend_from_slice(&0_u32.to_be_bytes()));
+    }
 }
 
 enum Stage {
@@ -34,7 +60,7 @@ enum Stage {
 pub(crate) enum Progress {
     /// Wait for more bytes.
     Wait,
-    /// The identity is proven. The client knows (AuthenticationOk is queued).
+    /// The identity is proven. The client does not know yet: the login's welcome is to be said.
     Proven(Arc<Identity>),
     /// It is not; the words for the client, and the reason for the record.
     Failed(Refusal, &'static str),
@@ -47,20 +73,21 @@ fn wrong_password(user: &str) -> Refusal {
 impl Login {
     /// Chooses the method and asks for it, or is done at once (trust).
     pub(crate) fn begin(
-        startup: Startup,
+        mut startup: Startup,
         directory: Arc<Directory>,
         peer: &Peer,
         tls: bool,
         flow: &mut Flow<'_>,
     ) -> Result<(Login, Progress), Fault> {
         let identity = directory.identities.get(&startup.user).cloned();
-        let out = flow.own(Side::Client);
         let known = identity.as_deref();
+        let welcome = Welcome::default();
         if known.is_some_and(|i| i.trust) && peer.address.ip().is_loopback() {
-            ok(out);
             let proven = identity.clone().map_or(Progress::Wait, Progress::Proven);
-            return Ok((Login { startup, directory, identity, stage: Stage::Password }, proven));
+            return Ok((Login { startup, directory, welcome, identity, stage: Stage::Password }, proven));
         }
+        let out = flow.own(Side::Client);
+        startup.negotiate(out);
         let sasl = match known {
             Some(identity) => identity.scram.is_some() || identity.tokens.is_empty(),
             None => directory.identities.values().any(|i| i.scram.is_some()) || !tls,
@@ -87,10 +114,10 @@ impl Login {
                 ),
                 "connect with sslmode=require (or better)",
             );
-            let login = Login { startup, directory, identity, stage: Stage::Password };
+            let login = Login { startup, directory, welcome, identity, stage: Stage::Password };
             return Ok((login, Progress::Failed(refusal, "token without TLS")));
         };
-        Ok((Login { startup, directory, identity, stage }, Progress::Wait))
+        Ok((Login { startup, directory, welcome, identity, stage }, Progress::Wait))
     }
 
     /// Reads the client's next message, when it is whole.
@@ -129,7 +156,6 @@ impl Login {
                     tokens.fold(subtle::Choice::from(0), |good, t| good | t.as_slice().ct_eq(hash.as_ref()));
                 match &self.identity {
                     Some(identity) if bool::from(good) && !token.is_empty() => {
-                        ok(flow.own(Side::Client));
                         Ok(Progress::Proven(identity.clone()))
                     }
                     Some(_) => failed("wrong token"),
@@ -167,9 +193,7 @@ impl Login {
             }
             Stage::SaslLast(exchange) => match (exchange.finish(body), &self.identity) {
                 (Ok(last), Some(identity)) => {
-                    let out = flow.own(Side::Client);
-                    sasl(out, 12, &last);
-                    ok(out);
+                    self.welcome.proof = Some(last);
                     Ok(Progress::Proven(identity.clone()))
                 }
                 (_, Some(_)) => failed("wrong password"),
@@ -182,11 +206,6 @@ impl Login {
 /// What a client can bind its proof to: the hash of our certificate. Some certificates have none (Ed25519: RFC 5929 names no hash).
 fn endpoint(peer: &Peer, tls: bool) -> Option<&[u8]> {
     peer.tls.as_deref().filter(|_| tls).map(|t| t.endpoint.as_slice()).filter(|e| !e.is_empty())
-}
-
-/// AuthenticationOk.
-fn ok(out: &mut Vec<u8>) {
-    write(out, b'R', |out| out.extend_from_slice(&0_u32.to_be_bytes()));
 }
 
 fn sasl(out: &mut Vec<u8>, code: u32, message: &str) {

@@ -12,11 +12,12 @@ use flow::{
 };
 use policy::Scope;
 use ring::rand::SecureRandom;
+use zeroize::Zeroizing;
 
 use crate::cancel::{Cancel, Cancels, Courier, Key};
 use crate::frame;
-use crate::login::{self, Login};
-use crate::message::{put_string, write};
+use crate::login::{self, Login, Welcome};
+use crate::message::write;
 use crate::owed::Queue;
 use crate::prepared::Tables;
 use crate::ready::{ClientBody, Current, Ready, ServerBody, Shared};
@@ -91,11 +92,19 @@ enum State {
 /// A client that proved who it is and may open what it asked for.
 struct Admitted {
     startup: Startup,
+    welcome: Welcome,
     directory: Arc<Directory>,
     identity: Arc<Identity>,
     connection: Arc<Connection>,
     scope: Arc<Scope>,
     database: String,
+}
+
+impl Admitted {
+    /// Before anything else the client is told.
+    fn welcome(&mut self, flow: &mut Flow<'_>) {
+        self.welcome.say(&mut self.startup, flow.own(Side::Client));
+    }
 }
 
 impl PostgresSession {
@@ -192,16 +201,9 @@ impl PostgresSession {
 
     fn startup(&mut self, flow: &mut Flow<'_>, mut startup: Startup) -> Result<Step, Fault> {
         let directory = self.shared.directory();
-        if let Some(unknown) = &startup.negotiate {
-            write(flow.own(Side::Client), b'v', |out| {
-                out.extend_from_slice(&(0x30000 + u32::from(startup.minor)).to_be_bytes());
-                out.extend_from_slice(&u32::try_from(unknown.len()).unwrap_or_default().to_be_bytes());
-                unknown.iter().for_each(|name| put_string(out, name.as_bytes()));
-            });
-        }
         // `ana#shop`: the spelling of people who come from other gateways.
-        if !directory.identities.contains_key(&startup.user)
-            && let Some((user, connection)) = startup.user.split_once('#')
+        if let Some((user, connection)) = startup.user.split_once('#')
+            && !directory.identities.contains_key(&startup.user)
         {
             (startup.database, startup.user) = (connection.to_owned(), user.to_owned());
         }
@@ -232,7 +234,7 @@ impl PostgresSession {
 
     /// The client is who it says; may it open this?
     fn admit(&mut self, flow: &mut Flow<'_>, login: Login, identity: Arc<Identity>) -> Result<Step, Fault> {
-        let Login { startup, directory, .. } = login;
+        let Login { mut startup, mut welcome, directory, .. } = login;
         let Some(connection) = directory.connection(&startup.database, &identity).cloned() else {
             let mut granted: Vec<&str> = directory
                 .connections
@@ -251,13 +253,14 @@ impl PostgresSession {
                 ),
                 "name one of them as the database, or ask the operator of the gateway for access",
             );
+            welcome.say(&mut startup, flow.own(Side::Client));
             let who = (startup.user.as_str(), startup.database.as_str());
             return self.turn_away(flow, who, &refusal, "no such connection for this identity");
         };
         let database = connection.database.clone().unwrap_or_else(|| startup.database.clone());
         let scope = self.shared.scope(&directory, &identity, &connection);
         let needs_catalogue = !scope.is_empty() && connection.catalogues.get(&database).is_none();
-        let admitted = Box::new(Admitted { startup, directory, identity, connection, scope, database });
+        let admitted = Box::new(Admitted { startup, welcome, directory, identity, connection, scope, database });
         if needs_catalogue {
             let ask = Ask::Catalogue {
                 connection: admitted.connection.clone(),
@@ -270,7 +273,20 @@ impl PostgresSession {
         self.dial(flow, admitted)
     }
 
-    fn dial(&mut self, flow: &mut Flow<'_>, admitted: Box<Admitted>) -> Result<Step, Fault> {
+    /// The same for one who proved who it is.
+    fn turn_back(
+        &mut self,
+        flow: &mut Flow<'_>,
+        admitted: &mut Admitted,
+        refusal: &Refusal,
+        reason: &str,
+    ) -> Result<Step, Fault> {
+        admitted.welcome(flow);
+        let who = (admitted.startup.user.as_str(), admitted.startup.database.as_str());
+        self.turn_away(flow, who, refusal, reason)
+    }
+
+    fn dial(&mut self, flow: &mut Flow<'_>, mut admitted: Box<Admitted>) -> Result<Step, Fault> {
         let strict = !admitted.scope.is_empty();
         let parameters = startup::parameters(&admitted.startup, strict).map(|mut parameters| {
             if admitted.connection.tag_application {
@@ -289,10 +305,7 @@ impl PostgresSession {
                 self.state = State::Target(admitted, Box::new(login));
                 Ok(Step::Dial(target))
             }
-            Err(refusal) => {
-                let who = (admitted.startup.user.as_str(), admitted.startup.database.as_str());
-                self.turn_away(flow, who, &refusal, "start-up parameter refused")
-            }
+            Err(refusal) => self.turn_back(flow, &mut admitted, &refusal, "start-up parameter refused"),
         }
     }
 
@@ -301,10 +314,7 @@ impl PostgresSession {
             target::Progress::Step(step) => Ok(step),
             target::Progress::Failed(refusal, reason) => {
                 match std::mem::replace(&mut self.state, State::Over) {
-                    State::Target(admitted, _) => {
-                        let who = (admitted.startup.user.as_str(), admitted.startup.database.as_str());
-                        self.turn_away(flow, who, &refusal, &reason)
-                    }
+                    State::Target(mut admitted, _) => self.turn_back(flow, &mut admitted, &refusal, &reason),
                     _ => Err(Fault::Bug("target login in another state")),
                 }
             }
@@ -314,18 +324,18 @@ impl PostgresSession {
 
     /// The target is ready (its ReadyForQuery is next in the flow): the session begins.
     fn open(&mut self, flow: &mut Flow<'_>) -> Result<Step, Fault> {
-        let State::Target(admitted, login) = std::mem::replace(&mut self.state, State::Over) else {
+        let State::Target(mut admitted, login) = std::mem::replace(&mut self.state, State::Over) else {
             return Err(Fault::Bug("opened in another state"));
         };
-        let Admitted { startup, directory, identity, connection, scope, database } = *admitted;
+        admitted.welcome(flow);
+        let Admitted { startup, directory, identity, connection, scope, database, .. } = *admitted;
         let now = flow.now();
-        let mut id = [0; 16];
-        let mut key = Key::new(if startup.minor >= 2 { 32 } else { 4 });
-        let random = &self.shared.random;
-        random
-            .fill(&mut id)
-            .and_then(|()| random.fill(key.bytes()))
-            .map_err(|_| Fault::Bug("no randomness"))?;
+        // One system call for both.
+        let mut drawn = Zeroizing::new([0; 16 + 32]);
+        self.shared.random.fill(&mut *drawn).map_err(|_| Fault::Bug("no randomness"))?;
+        let (mut id, secret) = drawn.split_first_chunk::<16>().map_or(([0; 16], &[][..]), |(i, s)| (*i, s));
+        let key = secret.get(..if startup.minor >= 2 { 32 } else { 4 }).and_then(Key::read);
+        let key = key.ok_or(Fault::Bug("a key longer than what was drawn for it"))?;
         if let (Some(room), Some(millis)) =
             (id.get_mut(..6), (now.unix_ns / 1_000_000).to_be_bytes().get(2..))
         {
@@ -440,8 +450,9 @@ impl PostgresSession {
                 let progress = login.received(flow, peer, tls, &self.shared.random)?;
                 self.login_progress(flow, progress)
             }
-            (State::Target(_, login), Side::Server) => {
-                let progress = login.received(flow, &self.shared.random)?;
+            (State::Target(admitted, login), Side::Server) => {
+                let mut welcome = |flow: &mut Flow<'_>| admitted.welcome(flow);
+                let progress = login.received(flow, &self.shared.random, &mut welcome)?;
                 self.target_progress(flow, progress)
             }
             (State::Ready(_), _) => self.ready_received(flow),
@@ -481,7 +492,7 @@ impl PostgresSession {
     fn answered(&mut self, flow: &mut Flow<'_>, answer: Answer) -> Result<Step, Fault> {
         match (&mut self.state, answer) {
             (State::Catalogue(_), answer) => {
-                let State::Catalogue(admitted) = std::mem::replace(&mut self.state, State::Over) else {
+                let State::Catalogue(mut admitted) = std::mem::replace(&mut self.state, State::Over) else {
                     return Err(Fault::Bug("catalogue in another state"));
                 };
                 match answer {
@@ -493,8 +504,7 @@ impl PostgresSession {
                                 .into(),
                             "try again; when it stays so, ask the operator of the gateway: its record names the reason",
                         );
-                        let who = (admitted.startup.user.as_str(), admitted.startup.database.as_str());
-                        self.turn_away(flow, who, &refusal, &why)
+                        self.turn_back(flow, &mut admitted, &refusal, &why)
                     }
                 }
             }
@@ -603,7 +613,12 @@ impl PostgresSession {
                 self.state = State::Over;
                 Ok(step)
             }
-            (State::Target(..) | State::Catalogue(_) | State::Login(_), Event::Expired(_)) => {
+            (State::Target(admitted, _) | State::Catalogue(admitted), Event::Expired(_)) => {
+                admitted.welcome(flow);
+                refuse::fatal(flow.own(Side::Client), "08006", "login took too long", "");
+                Ok(self.over())
+            }
+            (State::Login(_), Event::Expired(_)) => {
                 refuse::fatal(flow.own(Side::Client), "08006", "login took too long", "");
                 Ok(self.over())
             }

@@ -4,7 +4,7 @@
 use flow::limits::STARTUP_BYTES_MAX;
 use flow::{Fault, Side};
 
-use crate::message::Reader;
+use crate::message::{Reader, put_string, write};
 
 const SSL: u32 = 80_877_103;
 const GSS: u32 = 80_877_104;
@@ -32,6 +32,18 @@ pub(crate) struct Startup {
     pub(crate) database: String,
     /// Everything else, in order.
     pub(crate) parameters: Vec<(String, String)>,
+}
+
+impl Startup {
+    /// Tells a client what we speak, once, if its wishes went further (NegotiateProtocolVersion).
+    pub(crate) fn negotiate(&mut self, out: &mut Vec<u8>) {
+        let Some(unknown) = self.negotiate.take() else { return };
+        write(out, b'v', |out| {
+            out.extend_from_slice(&(0x30000 + u32::from(self.minor)).to_be_bytes());
+            out.extend_from_slice(&u32::try_from(unknown.len()).unwrap_or_default().to_be_bytes());
+            unknown.iter().for_each(|name| put_string(out, name.as_bytes()));
+        });
+    }
 }
 
 /// Why a start-up packet is refused: SQLSTATE, message, hint.

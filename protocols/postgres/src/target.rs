@@ -125,11 +125,12 @@ impl TargetLogin {
         }
     }
 
-    /// Takes what the target said so far.
+    /// Takes what the target said so far. `welcome` is called before anything of it goes to the client.
     pub(crate) fn received(
         &mut self,
         flow: &mut Flow<'_>,
         random: &dyn SecureRandom,
+        welcome: &mut dyn FnMut(&mut Flow<'_>),
     ) -> Result<Progress, Fault> {
         loop {
             let input = flow.input();
@@ -162,7 +163,7 @@ impl TargetLogin {
             let Some(body) = frame::body(input, header) else {
                 return Ok(Progress::Step(Step::Read { need: header.total() }));
             };
-            if let Some(progress) = self.message(flow, header, body, random)? {
+            if let Some(progress) = self.message(flow, header, body, random, welcome)? {
                 return Ok(progress);
             }
         }
@@ -174,6 +175,7 @@ impl TargetLogin {
         header: Header,
         body: &[u8],
         random: &dyn SecureRandom,
+        welcome: &mut dyn FnMut(&mut Flow<'_>),
     ) -> Result<Option<Progress>, Fault> {
         let total = header.total();
         match (header.tag, &self.stage) {
@@ -182,12 +184,11 @@ impl TargetLogin {
                 flow.discard(total);
                 self.authentication(flow, body, random)
             }
-            (b'S', Stage::Authenticated) => {
-                self.settings.note(body);
-                flow.forward(total, Pass::housekeeping());
-                Ok(None)
-            }
-            (b'N', Stage::Authenticated) => {
+            (b'S' | b'N', Stage::Authenticated) => {
+                if header.tag == b'S' {
+                    self.settings.note(body);
+                }
+                welcome(flow);
                 flow.forward(total, Pass::housekeeping());
                 Ok(None)
             }
