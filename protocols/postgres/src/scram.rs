@@ -206,12 +206,12 @@ impl Proof {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::num::NonZeroU32;
     use zeroize::Zeroizing;
 
-    fn keys(password: &str, salt: &[u8], iterations: u32) -> (ScramKeys, ScramVerifier) {
+    pub(crate) fn keys(password: &str, salt: &[u8], iterations: u32) -> (ScramKeys, ScramVerifier) {
         let mut salted = [0; 32];
         ring::pbkdf2::derive(
             ring::pbkdf2::PBKDF2_HMAC_SHA256,

@@ -260,7 +260,8 @@ impl PostgresSession {
         let database = connection.database.clone().unwrap_or_else(|| startup.database.clone());
         let scope = self.shared.scope(&directory, &identity, &connection);
         let needs_catalogue = !scope.is_empty() && connection.catalogues.get(&database).is_none();
-        let admitted = Box::new(Admitted { startup, welcome, directory, identity, connection, scope, database });
+        let admitted =
+            Box::new(Admitted { startup, welcome, directory, identity, connection, scope, database });
         if needs_catalogue {
             let ask = Ask::Catalogue {
                 connection: admitted.connection.clone(),
@@ -675,5 +676,201 @@ impl Session for PostgresSession {
             State::Ready(ready) => ready.phase(),
             State::Over => Phase::Over,
         }
+    }
+}
+
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use arc_swap::ArcSwap;
+    use flow::access::{Credential, ScramVerifier};
+    use flow::record::Entry;
+    use flow::{Now, Out};
+
+    use super::support::{directory, encode};
+    use super::*;
+    use crate::message::Reader;
+    use crate::scram::{Exchange, Proof, tests::keys};
+
+    struct Nowhere;
+
+    impl Recorder for Nowhere {
+        fn append(&mut self, _entry: &Entry<'_>) -> Result<(), Fault> {
+            Ok(())
+        }
+    }
+
+    /// A login, and how many writes it took to each side.
+    struct Wire {
+        session: Box<dyn Session>,
+        to_client: Vec<Vec<u8>>,
+        to_target: Vec<Vec<u8>>,
+    }
+
+    impl Wire {
+        fn event(&mut self, side: Side, event: Event, input: &[u8]) -> Step {
+            let (mut back, mut on) = (Out::default(), Out::default());
+            let mut flow = Flow::new(side, input, &mut back, &mut on, Now::default());
+            let step = self.session.on(event, &mut flow).unwrap();
+            assert_eq!(flow.taken(), input.len());
+            let (client, server) = if side == Side::Client { (&back, &on) } else { (&on, &back) };
+            for (out, writes) in [(client, &mut self.to_client), (server, &mut self.to_target)] {
+                if !out.is_empty() {
+                    writes.push(out.bytes(input).to_vec());
+                }
+            }
+            step
+        }
+
+        fn say(&mut self, side: Side, said: &str) -> Step {
+            let bytes: Vec<u8> = said.split(" | ").flat_map(encode).collect();
+            self.event(side, Event::Received, &bytes)
+        }
+
+        fn say_message(&mut self, side: Side, tag: u8, parts: &[&[u8]]) -> Step {
+            let mut bytes = Vec::new();
+            write(&mut bytes, tag, |out| parts.iter().for_each(|p| out.extend_from_slice(p)));
+            self.event(side, Event::Received, &bytes)
+        }
+
+        fn writes(&self) -> (usize, usize) {
+            (self.to_client.len(), self.to_target.len())
+        }
+    }
+
+    /// Tags of the messages in a write.
+    fn tags(mut bytes: &[u8]) -> String {
+        let mut tags = String::new();
+        while let Some(header) = frame::header(bytes, Side::Server).unwrap() {
+            tags.push(char::from(header.tag));
+            bytes = &bytes[header.total()..];
+        }
+        tags
+    }
+
+    fn worker(directory: Directory) -> Box<dyn Acceptor> {
+        Gate::new(Arc::new(ArcSwap::from_pointee(directory)), |_| Box::new(Nowhere)).worker(0)
+    }
+
+    fn connect(worker: &mut dyn Acceptor) -> Wire {
+        let loopback = [127, 0, 0, 1];
+        let peer = Peer { address: (loopback, 999).into(), listener: (loopback, 7432).into(), tls: None };
+        let mut wire = Wire { session: worker.accept(peer), to_client: Vec::new(), to_target: Vec::new() };
+        wire.event(Side::Client, Event::Opened, &[]);
+        wire
+    }
+
+    const START: &str = r#"start i16:3 i16:0 "user" "ana" "database" "shop" b:00"#;
+    const LET_IN: &str = r#"R u32:0 | S "client_encoding" "UTF8" | K u32:7 u32:8 | Z s:I"#;
+
+    #[test]
+    fn a_trust_login_is_one_write_to_each_side_and_so_is_its_end() {
+        let mut worker = worker(directory(r#"{"rules":[]}"#));
+        let mut wire = connect(&mut *worker);
+        assert!(matches!(wire.say(Side::Client, START), Step::Dial(_)));
+        assert_eq!(wire.writes(), (0, 0), "nothing is said before the target has answered");
+        wire.event(Side::Client, Event::Dialled(Ok(())), &[]);
+        wire.say(Side::Server, LET_IN);
+        assert_eq!((wire.writes(), tags(&wire.to_client[0]).as_str()), ((1, 1), "RSKZ"));
+        assert!(matches!(wire.say(Side::Client, "X"), Step::Close { then: None }));
+        assert_eq!((wire.writes(), wire.to_target[1].as_slice()), ((1, 2), &b"X\0\0\0\x04"[..]));
+    }
+
+    #[test]
+    fn a_client_is_welcomed_once_before_its_refusal() {
+        let unreachable = || Event::Dialled(Err(DialError::TimedOut(1)));
+        let expired = || Event::Expired(flow::session::Deadline::Login);
+        for event in [unreachable(), expired(), Event::Closed(Side::Server)] {
+            let mut worker = worker(directory(r#"{"rules":[]}"#));
+            let mut wire = connect(&mut *worker);
+            // A newer protocol: what we speak is said first.
+            wire.say(Side::Client, &START.replace("i16:0", "i16:9"));
+            if !matches!(event, Event::Dialled(_)) {
+                wire.event(Side::Client, Event::Dialled(Ok(())), &[]);
+            }
+            let side = if matches!(event, Event::Closed(_)) { Side::Server } else { Side::Client };
+            assert_eq!(wire.session.phase(), Phase::Login);
+            assert!(matches!(wire.event(side, event, &[]), Step::Close { .. }));
+            assert_eq!((wire.to_client.len(), tags(&wire.to_client[0]).as_str()), (1, "vRE"));
+        }
+        // The target's answers in pieces: the welcome comes with the first of them for the client.
+        let mut worker = worker(directory(r#"{"rules":[]}"#));
+        let mut wire = connect(&mut *worker);
+        wire.say(Side::Client, START);
+        wire.event(Side::Client, Event::Dialled(Ok(())), &[]);
+        let said: Vec<_> = LET_IN
+            .split(" | ")
+            .map(|m| {
+                wire.say(Side::Server, m);
+                wire.to_client.last().map(|w| tags(w))
+            })
+            .collect();
+        assert_eq!(said, [None, Some("RS".into()), Some("RS".into()), Some("KZ".into())]);
+        // Refused by the target behind its AuthenticationOk.
+        let mut wire = connect(&mut *worker);
+        wire.say(Side::Client, START);
+        wire.event(Side::Client, Event::Dialled(Ok(())), &[]);
+        wire.say(Side::Server, r#"R u32:0 | E s:C "3D000" s:M "no such database" b:00"#);
+        assert_eq!((wire.to_client.len(), tags(&wire.to_client[0]).as_str()), (1, "RE"));
+    }
+
+    /// SCRAM on both sides, with the salt the target has for us. Whether keys had to be derived, and the writes.
+    fn scram(worker: &mut dyn Acceptor, connection: &Connection, salt: &[u8]) -> (bool, (usize, usize)) {
+        let (client_keys, _) = keys("pencil", b"of the client", 64);
+        let (target_keys, verifier) = keys("secret", salt, 64);
+        let mut wire = connect(worker);
+        wire.say(Side::Client, START);
+        let mut proof = Proof::begin(&[1; 18]);
+        let first = proof.first();
+        let length = u32::try_from(first.len()).unwrap().to_be_bytes();
+        wire.say_message(Side::Client, b'p', &[b"SCRAM-SHA-256\0", &length, first.as_bytes()]);
+        proof.challenge(&wire.to_client[1][9..]).unwrap();
+        let step = wire.say_message(Side::Client, b'p', &[proof.last(&client_keys).as_bytes()]);
+        assert!(matches!(step, Step::Dial(_)), "{step:?}");
+        wire.event(Side::Client, Event::Dialled(Ok(())), &[]);
+        wire.say_message(Side::Server, b'R', &[&10_u32.to_be_bytes(), b"SCRAM-SHA-256\0\0"]);
+        let mut r = Reader::new(&wire.to_target[1][5..], Side::Client);
+        r.string("mechanism").and_then(|_| r.u32("length")).unwrap();
+        let exchange = Exchange::begin(r.rest(), verifier, true, false, None, &[2; 18]).unwrap();
+        let challenge = exchange.server_first();
+        let step = wire.say_message(Side::Server, b'R', &[&11_u32.to_be_bytes(), challenge.as_bytes()]);
+        let asked = matches!(step, Step::Ask(Ask::DeriveKeys { .. }));
+        if asked {
+            connection.credential.keep(target_keys);
+            wire.event(Side::Server, Event::Answered(Answer::Done), &[]);
+        }
+        let last = exchange.finish(&wire.to_target[2][5..]).unwrap();
+        wire.say_message(Side::Server, b'R', &[&12_u32.to_be_bytes(), last.as_bytes()]);
+        assert_eq!(wire.to_client.len(), 2, "our proof waits for the target");
+        wire.say(Side::Server, LET_IN);
+        assert_eq!(wire.session.phase(), Phase::Idle);
+        assert_eq!(tags(&wire.to_client[2]), "RRSKZ");
+        let signature = &wire.to_client[2][9..][..46];
+        assert_eq!(proof.verify(signature, &client_keys), Ok(()));
+        (asked, wire.writes())
+    }
+
+    #[test]
+    fn a_scram_login_is_three_writes_to_each_side_and_keys_are_derived_once_for_a_salt() {
+        let mut directory = directory(r#"{"rules":[]}"#);
+        let verifier: ScramVerifier = keys("pencil", b"of the client", 64).1;
+        let old = directory.identities.remove("ana").and_then(Arc::into_inner).unwrap();
+        let identity = Identity { scram: Some(verifier), trust: false, ..old };
+        directory.identities = HashMap::from([("ana".into(), Arc::new(identity))]);
+        let old = directory.connections.remove("shop").and_then(Arc::into_inner).unwrap();
+        let credential = Credential::new("secret".to_owned().into());
+        let connection = Arc::new(Connection { credential, ..old });
+        directory.connections.insert("shop".into(), connection.clone());
+        let mut worker = worker(directory);
+        let mut log_in = |salt: &[u8]| scram(&mut *worker, &connection, salt);
+        assert_eq!(log_in(b"of the target"), (true, (3, 3)));
+        assert_eq!(log_in(b"of the target"), (false, (3, 3)), "known");
+        assert_eq!(log_in(b"of another"), (true, (3, 3)), "the password was set anew");
+        assert_eq!(log_in(b"of the target"), (false, (3, 3)), "both are kept");
     }
 }
