@@ -418,7 +418,7 @@ impl Ready {
             None => {
                 let statement = self.tables.statements.name(statement);
                 let portal = self.tables.portals.name(portal);
-                let owed = Owed::Bind { portal, statement, number, clean, disturbs };
+                let owed = Owed::Bind { portal, statement, number, of, clean, disturbs };
                 self.pass(flow, header, seen.len(), Some(number), Pass::housekeeping());
                 owed
             }

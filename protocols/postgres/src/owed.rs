@@ -29,6 +29,8 @@ pub(crate) enum Owed {
         portal: Name,
         statement: Name,
         number: u64,
+        /// The statement it was recorded as an execution of: what its name would mean if all before it succeeds.
+        of: u64,
         /// What it binds, whatever that turns out to be, was proved clean under the judgement of this stamp; 0: not proved.
         clean: u64,
         /// Of every statement it can bind, as far as was known when it was sent.
@@ -375,7 +377,14 @@ mod tests {
 
     fn bind(portal: &[u8], number: u64) -> Owed {
         let disturbs = Disturbs { statements: false, portals: false };
-        Owed::Bind { portal: Name::new(portal), statement: Name::new(b"s"), number, clean: 1, disturbs }
+        Owed::Bind {
+            portal: Name::new(portal),
+            statement: Name::new(b"s"),
+            number,
+            of: 0,
+            clean: 1,
+            disturbs,
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use flow::budget::Cut;
 use flow::limits::FRAME_BYTES_MAX;
+use flow::record::What;
 use flow::{Fault, Flow, Side, Step};
 use policy::{Column, Cursor, Decision, Format, Pass};
 
@@ -333,9 +334,16 @@ impl Ready {
                 }
             }
             (b'2', Some(Owed::Bind { .. })) => {
-                if let Some(Owed::Bind { portal, statement, number, .. }) = self.owed.pop() {
+                if let Some(Owed::Bind { portal, statement, number, of, .. }) = self.owed.pop() {
                     let made = match self.tables.statements.get(&statement) {
                         Some(p) => {
+                            if number > 0 && of > 0 && p.number != of && self.recording() {
+                                // A pipeline failed before it prepared the name anew, and the old statement stayed.
+                                let detail =
+                                    format!("statement {number} executes statement {}, not {of}", p.number);
+                                let what = What::Gateway { event: "execution", detail: &detail };
+                                self.shared.record(self.id, now, what)?;
+                            }
                             Portal { decision: p.decision.clone(), disturbs: p.disturbs, number, meter: None }
                         }
                         None => Portal { decision: None, disturbs: Disturbs::ALL, number, meter: None },

@@ -65,7 +65,7 @@ impl Recorder for Ledger {
             }
             What::Data { number, bytes, .. } => format!("data {number} {:?}", String::from_utf8_lossy(bytes)),
             What::Closed { reason, .. } => format!("closed {reason}"),
-            What::Gateway { event, .. } => format!("gateway {event}"),
+            What::Gateway { event, detail } => format!("gateway {event}: {detail}"),
         };
         self.lines.lock().unwrap().push(line);
         Ok(())
