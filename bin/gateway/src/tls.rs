@@ -43,6 +43,8 @@ pub(crate) fn server(cert: &Path, key: &Path) -> Result<(ServerTls, Option<Strin
     config.alpn_protocols = vec![ALPN.to_vec()];
     // Pools reconnect all day: a ticket saves them the certificate and us the signature.
     config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(|e| e.to_string())?;
+    // Each resumption brings the next one; a second would be sealed and sent for nobody.
+    config.send_tls13_tickets = 1;
     Ok((ServerTls { config: Arc::new(config), endpoint }, note))
 }
 
