@@ -98,6 +98,8 @@ struct Admitted {
     connection: Arc<Connection>,
     scope: Arc<Scope>,
     database: String,
+    /// What it calls itself.
+    application: String,
 }
 
 impl Admitted {
@@ -208,10 +210,13 @@ impl PostgresSession {
             (startup.database, startup.user) = (connection.to_owned(), user.to_owned());
         }
         let (login, progress) = Login::begin(startup, directory, &self.peer, self.tls, flow)?;
-        self.state = State::Login(Box::new(login));
         if !flow.input().is_empty() {
             return Err(Fault::Protocol { side: Side::Client, what: "bytes after the start-up packet" });
         }
+        if let login::Progress::Proven(identity) = progress {
+            return self.admit(flow, login, identity);
+        }
+        self.state = State::Login(Box::new(login));
         self.login_progress(flow, progress)
     }
 
@@ -260,8 +265,10 @@ impl PostgresSession {
         let database = connection.database.clone().unwrap_or_else(|| startup.database.clone());
         let scope = self.shared.scope(&directory, &identity, &connection);
         let needs_catalogue = !scope.is_empty() && connection.catalogues.get(&database).is_none();
+        let application = String::new();
         let admitted =
-            Box::new(Admitted { startup, welcome, directory, identity, connection, scope, database });
+            Admitted { startup, welcome, directory, identity, connection, scope, database, application };
+        let admitted = Box::new(admitted);
         if needs_catalogue {
             let ask = Ask::Catalogue {
                 connection: admitted.connection.clone(),
@@ -289,7 +296,10 @@ impl PostgresSession {
 
     fn dial(&mut self, flow: &mut Flow<'_>, mut admitted: Box<Admitted>) -> Result<Step, Fault> {
         let strict = !admitted.scope.is_empty();
-        let parameters = startup::parameters(&admitted.startup, strict).map(|mut parameters| {
+        let given = std::mem::take(&mut admitted.startup.parameters);
+        let application = given.iter().find(|(n, _)| n == "application_name");
+        admitted.application = application.map(|(_, v)| v.clone()).unwrap_or_default();
+        let parameters = startup::parameters(given, strict).map(|mut parameters| {
             if admitted.connection.tag_application {
                 let tag = format!("lg/{}", admitted.identity.subject.identity);
                 match parameters.iter_mut().find(|(n, _)| n == "application_name") {
@@ -329,7 +339,8 @@ impl PostgresSession {
             return Err(Fault::Bug("opened in another state"));
         };
         admitted.welcome(flow);
-        let Admitted { startup, directory, identity, connection, scope, database, .. } = *admitted;
+        let Admitted { startup, directory, identity, connection, scope, database, application, .. } =
+            *admitted;
         let now = flow.now();
         // One system call for both.
         let mut drawn = Zeroizing::new([0; 16 + 32]);
@@ -356,8 +367,6 @@ impl PostgresSession {
             self.shared.cancels.register(u32::from_be_bytes(pid), key.clone(), cancel);
         }
         let pid = u32::from_be_bytes(pid);
-        let application = startup.parameters.iter().find(|(n, _)| n == "application_name");
-        let application = application.map(|(_, v)| v.clone()).unwrap_or_default();
         let ready = Box::new(Ready {
             shared: self.shared.clone(),
             id,

@@ -185,11 +185,14 @@ const HARMLESS: &[&str] = &[
 
 /// Sorts a client's start-up parameters into what the target gets. `strict`: rules touch this identity, so the allow-list holds;
 /// else only what would change whom we are at the target is refused.
-pub(crate) fn parameters(startup: &Startup, strict: bool) -> Result<Vec<(String, String)>, Refusal> {
-    let mut out = Vec::new();
-    for (name, value) in &startup.parameters {
+pub(crate) fn parameters(
+    given: Vec<(String, String)>,
+    strict: bool,
+) -> Result<Vec<(String, String)>, Refusal> {
+    let mut out = Vec::with_capacity(given.len());
+    for (name, value) in given {
         if name == "options" {
-            let settings = options(value)?;
+            let settings = options(&value)?;
             for (name, _) in settings.iter().filter(|(n, _)| !n.starts_with("lockgate.")) {
                 check(name, strict)?;
             }
@@ -204,8 +207,8 @@ pub(crate) fn parameters(startup: &Startup, strict: bool) -> Result<Vec<(String,
                 out.push(("options".to_owned(), text));
             }
         } else {
-            check(name, strict)?;
-            out.push((name.clone(), value.clone()));
+            check(&name, strict)?;
+            out.push((name, value));
         }
     }
     Ok(out)
@@ -336,8 +339,8 @@ mod tests {
 
     #[test]
     fn options_are_read_as_the_server_reads_them() {
-        let s = |o: &str| Startup { parameters: vec![("options".into(), o.into())], ..Startup::default() };
-        let ok = parameters(&s("-c work_mem=1MB --search-path=a\\ b  -cgeqo=off"), true).unwrap();
+        let s = |o: &str| vec![("options".into(), o.into())];
+        let ok = parameters(s("-c work_mem=1MB --search-path=a\\ b  -cgeqo=off"), true).unwrap();
         assert_eq!(ok, vec![("options".into(), "-c work_mem=1MB -c search_path=a\\ b -c geqo=off".into())]);
         for bad in [
             "-c standard_conforming_strings=off",
@@ -346,9 +349,9 @@ mod tests {
             "-c",
             "-c replication=database",
         ] {
-            assert!(parameters(&s(bad), true).is_err(), "{bad}");
+            assert!(parameters(s(bad), true).is_err(), "{bad}");
         }
-        assert!(parameters(&s("-c standard_conforming_strings=off"), false).is_ok());
-        assert!(parameters(&s("-c session_authorization=x"), false).is_err());
+        assert!(parameters(s("-c standard_conforming_strings=off"), false).is_ok());
+        assert!(parameters(s("-c session_authorization=x"), false).is_err());
     }
 }
