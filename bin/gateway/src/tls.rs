@@ -257,8 +257,11 @@ mod tests {
         (cert.pem(), key.serialize_pem())
     }
 
-    /// A whole handshake in memory.
-    fn shake(server: &ServerTls, client: &ClientTls) -> Result<Option<Vec<u8>>, rustls::Error> {
+    /// A whole handshake in memory: the client's and the server's end of it.
+    fn shake(
+        server: &ServerTls,
+        client: &ClientTls,
+    ) -> Result<(rustls::ClientConnection, rustls::ServerConnection), rustls::Error> {
         let mut c = rustls::ClientConnection::new(client.config.clone(), client.name.clone())?;
         let mut s = rustls::ServerConnection::new(server.config.clone())?;
         while c.is_handshaking() || s.is_handshaking() {
@@ -272,7 +275,23 @@ mod tests {
             c.process_new_packets()?;
             at_server?;
         }
-        Ok(s.alpn_protocol().map(<[u8]>::to_vec))
+        Ok((c, s))
+    }
+
+    #[test]
+    fn one_ticket_a_handshake_is_enough_to_resume_every_time() {
+        let files = Files::new();
+        let ca = ca();
+        let roots = files.write("ca.crt", &ca.pem(), 0o644);
+        let (cert, key) = leaf(&ca, "db.internal");
+        let (server, _) =
+            server(&files.write("s.crt", &cert, 0o644), &files.write("s.key", &key, 0o600)).unwrap();
+        let client = client(SslMode::VerifyFull, "db.internal", Some(&roots)).unwrap().unwrap();
+        use rustls::HandshakeKind::{Full, Resumed};
+        for expected in [Full, Resumed, Resumed, Resumed] {
+            let (client, _) = shake(&server, &client).unwrap();
+            assert_eq!((client.handshake_kind(), client.tls13_tickets_received()), (Some(expected), 1));
+        }
     }
 
     #[test]
@@ -297,7 +316,7 @@ mod tests {
         ] {
             let client = client(mode, "db.internal", root).unwrap().unwrap();
             for (server, fine) in [&right, &misnamed, &unknown].into_iter().zip(results) {
-                let shaken = shake(server, &client);
+                let shaken = shake(server, &client).map(|(_, s)| s.alpn_protocol().map(<[u8]>::to_vec));
                 assert_eq!(shaken.is_ok(), fine, "{mode:?} {shaken:?}");
                 if let Ok(alpn) = shaken {
                     assert_eq!(alpn.as_deref(), Some(ALPN));
