@@ -740,7 +740,10 @@ fn content_hash(catalog: &Catalog) -> Result<[u8; 32], CatalogueError> {
     let Catalog { version: _, database, server_version, search_path, tables, functions, writes, enums, keys } =
         catalog;
     let mut sink = io::BufWriter::new(Sink(digest::Context::new(&digest::SHA256)));
-    serde_json::to_writer(&mut sink, &(database, server_version, search_path, tables, functions, writes, enums, keys))?;
+    serde_json::to_writer(
+        &mut sink,
+        &(database, server_version, search_path, tables, functions, writes, enums, keys),
+    )?;
     let sink = sink.into_inner().map_err(|e| CatalogueError::Runtime(e.into_error()))?;
     let mut out = [0; 32];
     out.iter_mut().zip(sink.0.finish().as_ref()).for_each(|(to, from)| *to = *from);
