@@ -369,7 +369,7 @@ mod tests {
         let mut meter = Meter::new(&[joined], &budgets, "ana", at(0)).unwrap();
         assert_eq!(rows(&mut meter, 100, 0).0, 5, "a table joined with itself");
         let collected = Limited { collects: true, ..limit(Some(10_000), Some(20_000), true) };
-        let mut meter = Meter::new(&[collected.clone()], &budgets, "ana", at(0)).unwrap();
+        let mut meter = Meter::new(std::slice::from_ref(&collected), &budgets, "ana", at(0)).unwrap();
         assert!(meter.row(400_000, at(0)).is_err(), "25,000 rows in one");
         drop(meter);
         let mut meter = Meter::new(&[collected], &budgets, "ana", at(0)).unwrap();

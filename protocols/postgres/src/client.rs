@@ -2,10 +2,12 @@
 //!
 //! Every tag of the protocol has an arm; one that is not in the list is a fault, never a forward.
 
+use std::sync::Arc;
+
 use flow::limits::{FRAME_BYTES_MAX, OWED_MAX, PREPARED_MAX, RECORDED_PARAMETER_BYTES, STATEMENT_BYTES_MAX};
 use flow::record::{How, Statement, Values, Verdict as Recorded, What};
 use flow::{Ask, Fault, Flow, Side, Step};
-use policy::{Block, Pass, Verdict};
+use policy::{Block, Decision, Pass, Verdict};
 
 use crate::frame::{self, HEADER, Header};
 use crate::message;
@@ -376,17 +378,20 @@ impl Ready {
         let (clean, disturbs) =
             if self.scope.is_empty() { (0, Disturbs::ALL) } else { self.binds(statement, applied) };
         let mut number = 0;
-        let probed = decision.as_ref().filter(|d| refused.is_none() && !d.probes.is_empty());
-        let read = whole && (probed.is_some() || self.recording() || refused.is_some());
+        let probed = if refused.is_some() { Vec::new() } else { self.probed(statement, decision.as_ref()) };
+        let read = whole && (!probed.is_empty() || self.recording() || refused.is_some());
         let parameters = if read { message::parameters(rest)? } else { Values::default() };
-        if let Some(decision) = probed {
+        let values: Vec<_> = if probed.is_empty() { Vec::new() } else { parameters.iter().collect() };
+        for decision in probed {
             refused = if whole {
-                let values: Vec<_> = parameters.iter().collect();
-                self.probe(decision, Some(&values), now)
+                self.probe(&decision, Some(&values), now)
             } else {
                 // A value that is not seen cannot be counted.
                 decision.probes.iter().find(|p| p.enforce).map(|p| Box::new(p.refusal()))
             };
+            if refused.is_some() {
+                break;
+            }
         }
         if self.recording() || refused.is_some() {
             self.number += 1;
@@ -643,6 +648,31 @@ impl Ready {
             }
         };
         !clean || !self.owed.disturbs_nothing()
+    }
+
+    /// What a Bind of this name may ask about masked columns: every statement the name can mean counts, because a Parse that is
+    /// still under way may fail, and then the one before is meant.
+    fn probed(&self, name: &[u8], latest: Option<&Arc<Decision>>) -> Vec<Arc<Decision>> {
+        let mut all: Vec<Arc<Decision>> = Vec::new();
+        let mut note = |decision: Option<&Arc<Decision>>| {
+            if let Some(decision) = decision.filter(|d| !d.probes.is_empty())
+                && !all.iter().any(|known| Arc::ptr_eq(known, decision))
+            {
+                all.push(decision.clone());
+            }
+        };
+        note(latest);
+        if !self.owed.prepares_nothing() {
+            note(self.tables.statements.get(name).and_then(|p| p.decision.as_ref()));
+            for owed in self.owed.iter() {
+                if let Owed::Parse { name: pending, prepared } = owed
+                    && **pending == *name
+                {
+                    note(prepared.decision.as_ref());
+                }
+            }
+        }
+        all
     }
 
     /// What a Bind of this statement binds for sure: the stamp under which all it can be was proved clean (0: not proved), and which
