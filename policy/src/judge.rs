@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use pg_raw_parse::{Node, nodes};
+use pg_raw_parse::{Node, ParseResult, nodes};
 
 use crate::catalog::{Catalog, Table};
 use crate::facts::{Column, Format};
@@ -17,6 +17,7 @@ use crate::plan::{CopyBinary, CopyPlan, CopyRows, Plan};
 use crate::rule::{
     Action, Asking, BlockRule, Compiled, OnlyRule, Predicates, RowLimit, RowsRule, Scope, TablePattern,
 };
+use crate::shape;
 use crate::sql::facts::{self, Act, Copy, Facts, Name, Value};
 use crate::sql::known::{self, listed};
 use crate::sql::lineage::{self, Index, Prover, Question, Taints};
@@ -491,6 +492,7 @@ impl Judge {
         let mut first_block = None;
         let mut count = 0usize;
         let several = tree.stmts().nth(1).is_some();
+        let forms = self.forms(sql, &tree);
         for statement in tree.stmts() {
             count += 1;
             let Ok(mut facts) = facts::read(statement) else {
@@ -505,7 +507,8 @@ impl Judge {
                 || facts.functions.iter().any(|f| self.bound.index.stranger(f));
             decision.literals_matter |=
                 !facts.copies.is_empty() || !facts.settings.is_empty() || !facts.set_config.is_empty();
-            let judged = self.one(statement, &facts, &mut decision);
+            let form = forms.get(count - 1).map(String::as_str);
+            let judged = self.one(statement, &facts, form, &mut decision);
             decision.clean &= judged.clean;
             decision.withhold |= self.scope.masks() && (!judged.clean || judged.loud);
             decision.outputs = judged.outputs;
@@ -525,12 +528,28 @@ impl Judge {
         decision
     }
 
-    fn one(&self, statement: Node<'_>, facts: &Facts<'_>, decision: &mut Decision) -> Judged {
+    /// The normal form of each statement, where a rule lists such; none where tokens and grammar do not agree on how many there are.
+    fn forms(&self, sql: &[u8], tree: &ParseResult) -> Vec<String> {
+        let listed = |rule: &Compiled| matches!(&rule.action, Action::Block(b) if b.only.as_ref().is_some_and(|o| o.shapes.is_some()));
+        if !self.scope.rules.iter().any(|r| listed(r)) {
+            return Vec::new();
+        }
+        shape::statements(sql).filter(|forms| forms.len() == tree.stmts().count()).unwrap_or_default()
+    }
+
+    /// `form`: the statement's normal form, where a rule asks for it and there is one.
+    fn one(
+        &self,
+        statement: Node<'_>,
+        facts: &Facts<'_>,
+        form: Option<&str>,
+        decision: &mut Decision,
+    ) -> Judged {
         let mut judged = Judged { block: None, clean: true, loud: self.loud(facts), outputs: None };
         for (i, rule) in self.scope.rules.iter().enumerate() {
             let block = match &rule.action {
                 Action::Block(block) => match &block.only {
-                    Some(only) => self.beyond(only, facts).map(|what| beyond(rule, block, what)),
+                    Some(only) => self.beyond(only, facts, form).map(|what| beyond(rule, block, what)),
                     None => self
                         .matches(i, block, statement, facts)
                         .map(|(act, name)| refusal(rule, block, act, name)),
@@ -1036,7 +1055,16 @@ impl Judge {
     }
 
     /// What of a statement an `only` rule does not allow.
-    fn beyond<'f>(&self, only: &OnlyRule, facts: &'f Facts<'_>) -> Option<&'f str> {
+    fn beyond<'f>(&self, only: &OnlyRule, facts: &'f Facts<'_>, form: Option<&str>) -> Option<Beyond<'f>> {
+        if let Some(shapes) = &only.shapes
+            && !form.is_some_and(|form| shapes.contains(form))
+        {
+            return Some(Beyond::Shape);
+        }
+        self.beyond_words(only, facts).map(Beyond::Word)
+    }
+
+    fn beyond_words<'f>(&self, only: &OnlyRule, facts: &'f Facts<'_>) -> Option<&'f str> {
         if let Some(statements) = &only.statements {
             // VALUES inside INSERT is no query of its own.
             let inner = facts.acts.first().is_some_and(|a| a.class == "insert");
@@ -1381,13 +1409,24 @@ fn merge(limits: &mut Vec<Limited>, more: Limited) {
     }
 }
 
-fn beyond(rule: &Compiled, block: &BlockRule, what: &str) -> Block {
-    Block {
-        hint: format!(
-            "{what} is not on the list of what you may use on this connection; ask its owner when you need it."
-        ),
-        ..refusal(rule, block, None, None)
-    }
+/// What an `only` rule does not allow.
+enum Beyond<'f> {
+    /// A class, a function or a table.
+    Word(&'f str),
+    /// The statement as a whole.
+    Shape,
+}
+
+fn beyond(rule: &Compiled, block: &BlockRule, what: Beyond<'_>) -> Block {
+    let hint = match what {
+        Beyond::Word(word) => {
+            format!("{word} is not on the list of what you may use on this connection; ask its owner when you need it.")
+        }
+        Beyond::Shape => "This statement is not on the list of what you may send on this connection. When it belongs there, its owner \
+                          can learn it by `lockgate suggest`, or add its shape under `only.shapes`."
+            .to_owned(),
+    };
+    Block { hint, ..refusal(rule, block, None, None) }
 }
 
 fn refusal(rule: &Compiled, block: &BlockRule, act: Option<&Act<'_>>, name: Option<Name<'_>>) -> Block {

@@ -11,7 +11,7 @@ pub mod mask;
 pub mod plan;
 pub mod reach;
 pub mod rule;
-mod shape;
+pub mod shape;
 pub mod sql;
 pub mod subject;
 pub mod trial;

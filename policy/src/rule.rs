@@ -3,7 +3,7 @@
 //! Not a YAML reader: the caller turns a file into a [`PolicyFile`] and says on which line each rule stands. Invariant: a policy is
 //! compiled whole or not at all, and every mistake is reported in one go. Shape of the file: README.md, "Rule reference".
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -16,6 +16,7 @@ use crate::detect::Detector;
 use crate::judge::{Bound, Judge};
 use crate::lineage::ColumnName;
 use crate::mask::{HashKey, Mask, Path, Treatment};
+use crate::shape;
 use crate::sql::facts::{CLASSES, OBJECTS};
 use crate::subject::Subject;
 use crate::verdict::{Block, Pass};
@@ -104,6 +105,9 @@ pub struct Only {
     /// Functions called by name, whatever their schema.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub functions: Option<Vec<String>>,
+    /// Whole statements in their normal form, `?` for every literal, as `lockgate suggest` writes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shapes: Option<Vec<String>>,
 }
 
 /// How many rows may leave.
@@ -349,6 +353,7 @@ pub(crate) struct OnlyRule {
     pub tables: Option<Vec<TablePattern>>,
     pub statements: Option<Vec<String>>,
     pub functions: Option<Vec<String>>,
+    pub shapes: Option<HashSet<String>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -694,13 +699,28 @@ impl Checker<'_> {
             self.say("only", "lists what is allowed and nothing else; write what is blocked as another rule");
         }
         if *only == Only::default() {
-            self.say("only", "needs tables, statements or functions");
+            self.say("only", "needs tables, statements, functions or shapes");
         }
         OnlyRule {
             tables: only.tables.as_ref().map(|t| self.tables("only.tables", t, true)),
             statements: only.statements.as_ref().map(|s| self.statements("only.statements", s)),
             functions: only.functions.as_ref().map(|f| lower(f)),
+            shapes: only.shapes.as_ref().map(|s| self.shapes(s)),
         }
+    }
+
+    fn shapes(&mut self, texts: &[String]) -> HashSet<String> {
+        let mut shapes = HashSet::new();
+        for (i, text) in texts.iter().enumerate() {
+            match shape::listed(text) {
+                Some(shape) => drop(shapes.insert(shape)),
+                None => self.say(
+                    &format!("only.shapes[{i}]"),
+                    format!("{text:?} is not one statement that can be read"),
+                ),
+            }
+        }
+        shapes
     }
 
     fn statements(&mut self, field: &str, words: &[String]) -> Vec<String> {
@@ -1041,6 +1061,16 @@ mod tests {
     }
 
     #[test]
+    fn a_listed_shape_is_one_statement() {
+        let source = source(
+            r#"{"rules": [{"name": "a", "only": {"shapes": ["select ?", "select 'open", "select 1; select 2", ""]}, "block": "no"}]}"#,
+        );
+        let problems = compile(&[source], None).expect_err("three of them");
+        let paths: Vec<_> = problems.iter().map(|p| p.path.as_str()).collect();
+        assert_eq!(paths, ["rules[0].only.shapes[1]", "rules[0].only.shapes[2]", "rules[0].only.shapes[3]"]);
+    }
+
+    #[test]
     fn the_schema_speaks_of_every_key() {
         let schema = serde_json::to_string(&schemars::schema_for!(PolicyFile)).expect("JSON");
         for key in [
@@ -1052,6 +1082,7 @@ mod tests {
             "redact",
             "national-id",
             "functions",
+            "shapes",
             "\"null\"",
         ] {
             assert!(schema.contains(key), "{key}");

@@ -1,15 +1,43 @@
-//! The shape of a statement: its text with number and plain string literals replaced by a mark.
+//! The shape of a statement: its text with number and plain string literals replaced by a mark. What people list is the
+//! [`normal`] form of it.
 //!
 //! Not a parser: it knows just enough of scan.l (with `standard_conforming_strings = on`) to be certain, and says "take the exact
 //! text" for everything else. Invariant: two texts of one shape differ in the values of literals only, so they parse to the same
 //! tree up to those values. Marks are control bytes; a text that holds one is never given a shape.
 
+mod normal;
+
 use memchr::{memchr, memchr2};
+
+pub(crate) use normal::listed;
+pub use normal::{normal, statements};
+
+use crate::sql;
+use crate::sql::facts::{self, Name};
 
 /// Stands for a number.
 const NUMBER: u8 = 1;
 /// Stands for `'…'`.
 const STRING: u8 = 2;
+
+/// The relations a text names, in the order it names them; none of a text that cannot be read. For people to look at: what a view reads
+/// is not followed.
+pub fn tables(text: &[u8]) -> Vec<String> {
+    let Ok(tree) = sql::parse(text) else { return Vec::new() };
+    let mut out = Vec::new();
+    for statement in tree.stmts() {
+        let Ok(facts) = facts::read(statement) else { continue };
+        for Name { schema, name } in
+            facts.names.iter().filter(|n| n.schema.is_some() || !facts.ctes.contains(&n.name))
+        {
+            let name = schema.map_or_else(|| (*name).to_owned(), |schema| format!("{schema}.{name}"));
+            if !out.contains(&name) {
+                out.push(name);
+            }
+        }
+    }
+    out
+}
 
 /// Appends the shape of `sql` to `out`. False: there is none, and what was appended is worthless.
 pub(crate) fn shape(sql: &[u8], out: &mut Vec<u8>) -> bool {
