@@ -20,23 +20,24 @@ const NUMBER: u8 = 1;
 /// Stands for `'…'`.
 const STRING: u8 = 2;
 
-/// The relations a text names, in the order it names them; none of a text that cannot be read. For people to look at: what a view reads
-/// is not followed.
-pub fn tables(text: &[u8]) -> Vec<String> {
+/// The relations each statement of a text names, by name; nothing of a text that cannot be read. For people to look
+/// at: what a view reads is not followed.
+pub fn tables(text: &[u8]) -> Vec<Vec<String>> {
     let Ok(tree) = sql::parse(text) else { return Vec::new() };
-    let mut out = Vec::new();
-    for statement in tree.stmts() {
-        let Ok(facts) = facts::read(statement) else { continue };
-        for Name { schema, name } in
-            facts.names.iter().filter(|n| n.schema.is_some() || !facts.ctes.contains(&n.name))
-        {
+    let named = |statement| {
+        let mut out = Vec::new();
+        let Ok(facts) = facts::read(statement) else { return out };
+        let cte = |n: &Name<'_>| n.schema.is_none() && facts.ctes.contains(&n.name);
+        for Name { schema, name } in facts.names.iter().filter(|n| !cte(n)) {
             let name = schema.map_or_else(|| (*name).to_owned(), |schema| format!("{schema}.{name}"));
             if !out.contains(&name) {
                 out.push(name);
             }
         }
-    }
-    out
+        out.sort_unstable();
+        out
+    };
+    tree.stmts().map(named).collect()
 }
 
 /// Appends the shape of `sql` to `out`. False: there is none, and what was appended is worthless.
@@ -228,6 +229,13 @@ mod tests {
         ] {
             assert_eq!(of(sql).as_deref(), Some(want));
         }
+    }
+
+    #[test]
+    fn the_tables_of_each_statement_are_named() {
+        let text = "begin; with x as (select 1) insert into a.t select * from u, x, u v";
+        assert_eq!(tables(text.as_bytes()), [vec![], vec!["a.t".to_owned(), "u".to_owned()]]);
+        assert_eq!(tables(b"selec 1"), Vec::<Vec<String>>::new());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::mistake::Mistake;
-use crate::{demo, doctor, explain, look, policies, run, sql, tools};
+use crate::{demo, doctor, explain, look, policies, run, sql, suggest, tools};
 
 /// A gateway in front of PostgreSQL that masks columns, blocks statements and records everything.
 #[derive(Debug, Parser)]
@@ -43,6 +43,8 @@ enum Command {
     Sessions(SessionsArgs),
     /// Show what happened in a session, in order.
     Replay(ReplayArgs),
+    /// Propose an allow-list of statements from what somebody has sent.
+    Suggest(SuggestArgs),
     /// Make a running gateway read its configuration again.
     Reload(ReloadArgs),
     /// Look at this machine: io_uring, limits, kernel.
@@ -250,6 +252,33 @@ pub(crate) struct ReplayArgs {
     pub(crate) format: Format,
 }
 
+/// Propose an allow-list of statements from what somebody has sent.
+///
+/// Observe: let the identity work for as long as it takes to see everything it does; the record has it all. Propose: this command
+/// prints a policy file with the shape of each statement that was allowed, literals left out, and says what it left out itself. Read
+/// it and name it under `policies:`; its rule is in `mode: observe`, so the record says what it would refuse. Enforce: when nothing
+/// more is, write `mode: enforce`. Exit code 1 when there is nothing to learn from, 3 when parts of the record are damaged.
+#[derive(Debug, Args)]
+pub(crate) struct SuggestArgs {
+    /// The identity, as the record names it.
+    #[arg(long = "as", value_name = "IDENTITY")]
+    pub(crate) identity: String,
+    /// Only what was sent on this connection; the rule holds there only.
+    #[arg(long, value_name = "CONNECTION")]
+    pub(crate) on: Option<String>,
+    /// Only what was sent since then: a day (2026-11-01, UTC), or how long ago (30d, 12h).
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) since: Option<String>,
+    /// Leave out what was seen fewer times.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) min_count: u64,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Write to this file instead.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ReloadArgs {
     /// The gateway's process.
@@ -355,6 +384,7 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Record(RecordCommand::Verify { place, format }) => look::verify(&place, format),
         Command::Sessions(args) => look::sessions(&args),
         Command::Replay(args) => look::replay(&args),
+        Command::Suggest(args) => suggest::suggest(&args),
         Command::Reload(args) => tools::reload(&args),
         Command::Doctor(format) => doctor::doctor(format),
         Command::Token(TokenCommand::Hash) => tools::token_hash(),

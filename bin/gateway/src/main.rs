@@ -23,6 +23,7 @@ mod run;
 mod secret;
 mod settings;
 mod sql;
+mod suggest;
 mod tls;
 mod tools;
 mod units;

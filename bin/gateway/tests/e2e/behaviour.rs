@@ -413,3 +413,89 @@ fn a_decision_is_explained_by_the_rules_of_its_time() {
     }
     assert!(!told.contains("other words"), "{told}");
 }
+
+#[test]
+fn what_was_learned_is_what_may_be_sent() {
+    let server = servers::postgres(15);
+    let database = shop(server);
+    let mut gateway = Gateway::start(Settings::new(Io::Epoll, server).rules(RULES));
+    let as_raw = |gateway: &Gateway| Client::login(gateway.port, "raw_support", &database);
+    let code = |messages: &[Message]| messages.iter().find(|m| m.tag == 'E').map(|m| m.field('C'));
+    let prepared = |id: &str| {
+        let sql = format!("select id, name from customers where id = {id}");
+        [parse("", &sql), bind("", "", false), execute("", 0), sync()].concat()
+    };
+    let list = "insert into victims values (7), (8)";
+
+    let run = |client: &mut Client, id: &str| {
+        client.send(&prepared(id));
+        client.until('Z')
+    };
+
+    // Observe.
+    let mut client = as_raw(&gateway);
+    for sql in [
+        "select name from customers where id = 1",
+        "SELECT name FROM customers WHERE id=2",
+        list,
+        "begin; commit",
+    ] {
+        assert_eq!(code(&client.query(sql)), None, "{sql}");
+    }
+    assert_eq!(code(&run(&mut client, "3")), None);
+    assert_eq!(code(&client.query("drop table victims")).as_deref(), Some("42501"));
+    drop(client);
+    gateway.record_with("\"closed\"");
+
+    // Propose.
+    let nobody = gateway.refuses(&["suggest", "--as", "nobody"]);
+    assert!(
+        nobody.0 == 1 && nobody.1.contains("nothing to learn from") && nobody.1.contains("raw_support"),
+        "{nobody:?}"
+    );
+    let proposal = gateway.ask(&["suggest", "--as", "raw_support", "--since", "1d"]);
+    for part in [
+        "mode: observe\n",
+        "  - name: learned-raw_support\n",
+        "        # 2 times, last 20",
+        ", read customers\n        - 'select name from customers where id = ?'\n",
+        "        - 'insert into victims values (?)'\n",
+        "        - 'select id, name from customers where id = ?'\n",
+        "        - 'begin'\n",
+        "1 refused statements: ",
+    ] {
+        assert!(proposal.contains(part), "`{part}` is not in:\n{proposal}");
+    }
+    assert!(!proposal.contains("drop table"), "{proposal}");
+    let often = gateway.ask(&["suggest", "--as", "raw_support", "--min-count", "2"]);
+    assert!(often.contains("shapes seen fewer than 2 times") && !often.contains("- 'begin'"), "{often}");
+
+    // In observe mode nothing changes but the record; then enforce.
+    let rules = proposal.split_once("rules:\n").expect("rules").1.to_owned();
+    let observed = rules.replace("learned-raw_support\n", "learned-raw_support\n    mode: observe\n");
+    for (rules, other) in [(observed, None), (rules, Some("42501"))] {
+        let before = gateway.record().matches("\"reload\"").count();
+        gateway.reload(&(RULES.to_owned() + &rules));
+        let began = Instant::now();
+        while gateway.record().matches("\"reload\"").count() == before {
+            assert!(began.elapsed() < Duration::from_secs(5), "no reload:\n{}", gateway.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let mut client = as_raw(&gateway);
+        let (old, new) =
+            ("select name from customers where id = 44 -- again", "select note from customers where id = 44");
+        for _ in 0..3 {
+            assert!(contains(&client.query(old), b"name44"));
+            let answer = client.query(new);
+            assert_eq!(code(&answer).as_deref(), other, "{new}");
+            if other.is_some() {
+                let hint = answer.iter().find(|m| m.tag == 'E').map(|m| m.field('H')).unwrap_or_default();
+                assert!(hint.contains("lockgate suggest"), "{hint}");
+            }
+            assert!(contains(&run(&mut client, "45"), b"name45"));
+            assert_eq!(code(&client.query("insert into victims values (1), (2), (3), (4)")), None);
+            assert_eq!(code(&client.query("begin; select note from customers; commit")).as_deref(), other);
+        }
+    }
+    gateway.record_with("learned-raw_support");
+}

@@ -234,6 +234,19 @@ impl Gateway {
         String::from_utf8(output.stdout).expect("text")
     }
 
+    /// The exit code and the words of a command that fails.
+    pub(crate) fn refuses(&self, args: &[&str]) -> (i32, String) {
+        let output = Command::new(binary())
+            .args(args)
+            .arg("--state")
+            .arg(self.state())
+            .output()
+            .expect("start lockgate");
+        let code = output.status.code().expect("an exit code");
+        assert_ne!(code, 0, "{args:?}: {}", String::from_utf8_lossy(&output.stdout));
+        (code, String::from_utf8(output.stderr).expect("text"))
+    }
+
     /// The record as soon as `part` is in it: what happens after a statement (its outcome) is written when it happens, not before.
     pub(crate) fn record_with(&self, part: &str) -> String {
         let began = Instant::now();
