@@ -139,6 +139,8 @@ pub struct Limited {
     /// It can carry any number ([`Limited::BYTES_PER_ROW`] says how they are counted): an aggregate that keeps its inputs, recursion, a
     /// function nobody knows.
     pub collects: bool,
+    /// The statement asks for a few rows by its form ([`facts::few`]): it may use what of a budget is kept for such.
+    pub few: bool,
 }
 
 impl Limited {
@@ -148,7 +150,7 @@ impl Limited {
 
     /// A limit on results of which nothing is known.
     pub fn unknown(limit: Arc<RowLimit>) -> Limited {
-        Limited { limit, weight: 1, collects: true }
+        Limited { limit, weight: 1, collects: true, few: false }
     }
 }
 
@@ -555,10 +557,17 @@ impl Judge {
                         .map(|(act, name)| refusal(rule, block, act, name)),
                 },
                 Action::Rows(rows) => {
-                    if let Some(limited) = self.limited(i, rows, facts) {
+                    if let Some(limited) = self.limited(i, rows, statement, facts) {
                         merge(&mut decision.limits, limited);
                     }
-                    continue;
+                    if !self.stored_elsewhere(i, rows, statement, facts) {
+                        continue;
+                    }
+                    Some(Block {
+                        hint: "Rows that are counted may not be stored where they are not.".into(),
+                        sqlstate: "42501",
+                        ..rows.limit.refusal(true)
+                    })
                 }
                 Action::Mask { .. } => continue,
             };
@@ -589,7 +598,11 @@ impl Judge {
             pass_copies(facts, decision);
             return judged;
         }
-        let guard = self.sessions_reading(facts).or_else(|| code(facts));
+        let guard = self
+            .sessions_reading(facts)
+            .or_else(|| code(facts))
+            .or_else(|| self.catalogue_written(facts))
+            .or_else(|| self.renamed(statement));
         if self.scope.masks() {
             self.masked(statement, facts, &mut judged, decision);
         } else {
@@ -671,7 +684,7 @@ impl Judge {
         let root = facts::act(statement);
         let (class, object) = root.as_ref().map_or(("", ""), |a| (a.class, a.object));
         match class {
-            "create" if matches!(object, "table-as" | "view") => {}
+            "create" if matches!(object, "table-as" | "materialized-view" | "view") => {}
             "create" | "alter" | "drop" => {
                 if let Err(why) = lineage::harmless_ddl(statement, &prover) {
                     judged
@@ -1121,13 +1134,19 @@ impl Judge {
 
     /// Whether a rule's row limit holds for the results of a statement. One that says no table holds for every statement that could
     /// show what a user stored; a statement that does not say what it reads is under all of them.
-    fn limited(&self, index: usize, rows: &RowsRule, facts: &Facts<'_>) -> Option<Limited> {
+    fn limited(
+        &self,
+        index: usize,
+        rows: &RowsRule,
+        statement: Node<'_>,
+        facts: &Facts<'_>,
+    ) -> Option<Limited> {
         let limit = || rows.limit.clone();
         if facts.functions.iter().any(|f| self.bound.index.stranger(f)) {
             return Some(Limited::unknown(limit()));
         }
         if facts.acts.iter().any(|a| matches!(a.class, "fetch" | "execute" | "call")) {
-            return Some(Limited { limit: limit(), weight: 1, collects: facts.collects });
+            return Some(Limited { limit: limit(), weight: 1, collects: facts.collects, few: false });
         }
         let structure = |name: &Name<'_>| match name.schema {
             Some(schema) => lineage::system(schema, name.name) == Some(true),
@@ -1140,18 +1159,7 @@ impl Judge {
                         .all(|t| lineage::system(&t.schema, &t.name) == Some(true))
             }
         };
-        let reach = self.bound.reach.get(index);
-        let named = |name: &Name<'_>| {
-            rows.tables
-                .iter()
-                .chain(rows.columns.iter().map(|c| &c.table))
-                .any(|p| p.matches(name.schema, name.name))
-                || self
-                    .bound
-                    .index
-                    .candidates(&self.catalog, *name)
-                    .any(|t| reach.is_some_and(|r| r.contains(&t.oid)))
-        };
+        let named = |name: &Name<'_>| self.spoken_of(index, *name);
         let everything = rows.tables.is_empty() && rows.columns.is_empty();
         let cte = |name: &Name<'_>| name.schema.is_none() && facts.ctes.contains(&name.name);
         // How often each is named: a table by all of its names together where the rule says tables, else each by its own.
@@ -1166,7 +1174,144 @@ impl Judge {
         // A CTE that is named twice may be joined with itself.
         let ctes = uses.iter().filter(|(n, _)| facts.ctes.contains(*n)).map(|(_, n)| *n);
         let weight = ctes.fold(tables, u64::saturating_mul);
-        Some(Limited { limit: limit(), weight, collects: facts.collects })
+        let few = facts::few(statement, &|name| self.key(name));
+        Some(Limited { limit: limit(), weight, collects: facts.collects, few })
+    }
+
+    /// Whether a rule names a table, or reaches it through views and by descent.
+    fn spoken_of(&self, index: usize, name: Name<'_>) -> bool {
+        let Some(rule) = self.scope.rules.get(index) else { return false };
+        let reach = self.bound.reach.get(index);
+        let is = |p: &TablePattern| p.matches(name.schema, name.name);
+        let named = match &rule.action {
+            Action::Block(block) => block.tables.iter().any(is),
+            Action::Rows(rows) => rows.tables.iter().chain(rows.columns.iter().map(|c| &c.table)).any(is),
+            Action::Mask { .. } => false,
+        };
+        named
+            || reach.is_some_and(|r| {
+                !r.is_empty() && self.bound.index.candidates(&self.catalog, name).any(|t| r.contains(&t.oid))
+            })
+    }
+
+    /// The primary key of what a name means, when every table it may mean has the same.
+    fn key(&self, name: Name<'_>) -> Option<Vec<String>> {
+        let mut key = None;
+        for table in self.bound.index.candidates(&self.catalog, name) {
+            let numbers = self.bound.index.key(table.oid)?;
+            let names: Vec<String> = table
+                .columns
+                .iter()
+                .filter(|c| numbers.contains(&c.number))
+                .map(|c| c.name.clone())
+                .collect();
+            if key.as_ref().is_some_and(|k| *k != names) {
+                return None;
+            }
+            key = Some(names);
+        }
+        key
+    }
+
+    /// Whether rows of a table that are counted would be stored where nobody counts them.
+    fn stored_elsewhere(
+        &self,
+        index: usize,
+        rows: &RowsRule,
+        statement: Node<'_>,
+        facts: &Facts<'_>,
+    ) -> bool {
+        if rows.tables.is_empty() && rows.columns.is_empty() {
+            return false;
+        }
+        let targets = || facts.acts.iter().filter_map(|a| a.target.filter(|_| a.class != "delete"));
+        let made = facts.ddl
+            && (facts.acts.iter().any(|a| matches!(a.object, "table-as" | "materialized-view"))
+                || facts.acts.iter().all(|a| a.class == "select"));
+        let elsewhere = made || targets().any(|t| !self.spoken_of(index, t));
+        if !elsewhere || facts::sums_only(statement) {
+            return false;
+        }
+        // Its targets are among the names it reads; one that is named again is read.
+        let mut written: Vec<Name<'_>> = targets().collect();
+        written.dedup();
+        facts.names.iter().any(|name| match written.iter().position(|t| t == name) {
+            Some(at) => {
+                written.swap_remove(at);
+                false
+            }
+            None => self.spoken_of(index, *name),
+        })
+    }
+
+    /// Refuses what takes a table from under the rules that name it: another name, another schema, another parent.
+    fn renamed(&self, statement: Node<'_>) -> Option<Block> {
+        use nodes::{AlterTableType as Cmd, ObjectType as T};
+        let every = || self.scope.rules.iter().enumerate().filter(|(_, r)| r.enforce);
+        let (relation, schema) = match statement {
+            Node::RenameStmt(r) => match r.rename_type {
+                T::OBJECT_SCHEMA => (None, true),
+                T::OBJECT_TABLE | T::OBJECT_VIEW | T::OBJECT_MATVIEW | T::OBJECT_FOREIGN_TABLE => {
+                    (r.relation(), false)
+                }
+                _ => return None,
+            },
+            Node::AlterObjectSchemaStmt(a) => (a.relation(), false),
+            Node::AlterTableStmt(a)
+                if a.cmds().iter().any(|c| {
+                    matches!(c, Node::AlterTableCmd(c)
+                        if matches!(c.subtype, Cmd::AT_DropInherit | Cmd::AT_DetachPartition))
+                }) =>
+            {
+                (a.relation(), false)
+            }
+            _ => return None,
+        };
+        let spoken = |(i, rule): (usize, &Arc<Compiled>)| match relation {
+            Some(relation) => self.spoken_of(i, facts::name(relation)),
+            None => schema && !reached(&rule.action).is_empty(),
+        };
+        every().any(spoken).then(|| {
+            let message =
+                "rules name this table: under another name or parent they would not hold".to_owned();
+            built_in(CODE_NOT_ANALYSED, "42501", message)
+        })
+    }
+
+    /// Refuses writes to the server's own tables: names, types and code can be changed there without a statement that says so.
+    fn catalogue_written(&self, facts: &Facts<'_>) -> Option<Block> {
+        let own = |name: Name<'_>| match name.schema {
+            Some(schema) => lineage::system(schema, name.name).is_some() || schema == "pg_toast",
+            None => {
+                name.name.starts_with("pg_")
+                    || self
+                        .bound
+                        .index
+                        .candidates(&self.catalog, name)
+                        .any(|t| lineage::system(&t.schema, &t.name).is_some())
+            }
+        };
+        let written = facts.acts.iter().filter_map(|a| a.target);
+        let copied = facts.copies.iter().filter(|c| c.is_from).filter_map(|c| c.relation);
+        written.chain(copied).any(own).then(|| {
+            built_in(
+                CODE_NOT_ANALYSED,
+                "42501",
+                "the server's own tables are not written to directly".to_owned(),
+            )
+        })
+    }
+
+    /// Whether an UPDATE or DELETE does not name its rows by the primary key.
+    fn without_key(&self, act: &Act<'_>) -> bool {
+        let (Some(condition), Some(target)) = (act.condition, act.target) else { return false };
+        if matches!(condition, Node::CurrentOfExpr(_)) {
+            return false;
+        }
+        !self.key(target).is_some_and(|key| {
+            let key: Vec<&str> = key.iter().map(String::as_str).collect();
+            facts::by_key(condition, act.called, &key)
+        })
     }
 
     /// Whether an UPDATE or DELETE leaves no row of its target out.
@@ -1196,14 +1341,7 @@ impl Judge {
         statement: Node<'_>,
         facts: &'f Facts<'a>,
     ) -> Option<(Option<&'f Act<'a>>, Option<Name<'a>>)> {
-        let reach = self.bound.reach.get(index);
-        let named = |name: &Name<'a>| {
-            rule.tables.iter().any(|p| p.matches(name.schema, name.name))
-                || reach.is_some_and(|r| {
-                    !r.is_empty()
-                        && self.bound.index.candidates(&self.catalog, *name).any(|t| r.contains(&t.oid))
-                })
-        };
+        let named = |name: &Name<'a>| self.spoken_of(index, *name);
         if !rule.functions.is_empty()
             && !rule.functions.iter().any(|f| facts.functions.iter().any(|n| f == n))
         {
@@ -1216,7 +1354,10 @@ impl Judge {
         let any = std::cell::LazyCell::new(|| facts.names.iter().copied().find(|n| named(n)));
         for act in &facts.acts {
             let class = rule.statements.is_empty() || rule.statements.iter().any(|s| is_class(s, act));
-            if !class || (rule.missing_where && !self.every_row(act)) {
+            if !class
+                || (rule.missing_where && !self.every_row(act))
+                || (rule.missing_key && !self.without_key(act))
+            {
                 continue;
             }
             if rule.tables.is_empty() {
@@ -1224,7 +1365,7 @@ impl Judge {
             }
             // What SELECT and the like speak of is whatever the text names; DML has one target, unless no class was asked for.
             let found = match act.target {
-                Some(target) if !rule.statements.is_empty() || rule.missing_where => {
+                Some(target) if !rule.statements.is_empty() || rule.missing_where || rule.missing_key => {
                     Some(target).filter(named)
                 }
                 _ => *any,
@@ -1404,6 +1545,7 @@ fn merge(limits: &mut Vec<Limited>, more: Limited) {
         Some(known) => {
             known.weight = known.weight.max(more.weight);
             known.collects |= more.collects;
+            known.few &= more.few;
         }
         None => limits.push(more),
     }

@@ -70,6 +70,9 @@ pub struct Rule {
     /// Block only UPDATE and DELETE that leave no row out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub missing_where: bool,
+    /// Block only UPDATE and DELETE that do not name their rows by the table's primary key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub missing_key: bool,
     /// Block only queries without LIMIT and without `column = value`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unbounded: bool,
@@ -343,6 +346,7 @@ pub(crate) struct BlockRule {
     pub tables: Vec<TablePattern>,
     pub functions: Vec<String>,
     pub missing_where: bool,
+    pub missing_key: bool,
     pub unbounded: bool,
     pub only: Option<OnlyRule>,
 }
@@ -528,6 +532,7 @@ impl Checker<'_> {
         }
         for (field, said) in [
             ("missing_where", rule.missing_where),
+            ("missing_key", rule.missing_key),
             ("unbounded", rule.unbounded),
             ("only", rule.only.is_some()),
             ("rows", rule.rows.is_some()),
@@ -618,6 +623,7 @@ impl Checker<'_> {
             ("on.statements", !rule.on.statements.is_empty()),
             ("on.functions", !rule.on.functions.is_empty()),
             ("missing_where", rule.missing_where),
+            ("missing_key", rule.missing_key),
             ("unbounded", rule.unbounded),
             ("only", rule.only.is_some()),
         ] {
@@ -672,10 +678,14 @@ impl Checker<'_> {
             && rule.on.tables.is_empty()
             && rule.on.functions.is_empty()
             && !rule.missing_where
+            && !rule.missing_key
             && !rule.unbounded
             && rule.only.is_none()
         {
-            self.say("on", "a block needs statements, tables, functions, missing_where, unbounded or only");
+            self.say(
+                "on",
+                "a block needs statements, tables, functions, missing_where, missing_key, unbounded or only",
+            );
         }
         let only = rule.only.as_ref().map(|only| self.only(rule, only));
         let statements = self.statements("on.statements", &rule.on.statements);
@@ -686,6 +696,7 @@ impl Checker<'_> {
             tables,
             functions: lower(&rule.on.functions),
             missing_where: rule.missing_where,
+            missing_key: rule.missing_key,
             unbounded: rule.unbounded,
             only,
         }))
@@ -694,6 +705,7 @@ impl Checker<'_> {
     fn only(&mut self, rule: &Rule, only: &Only) -> OnlyRule {
         if !(rule.on.statements.is_empty() && rule.on.tables.is_empty() && rule.on.functions.is_empty())
             || rule.missing_where
+            || rule.missing_key
             || rule.unbounded
         {
             self.say("only", "lists what is allowed and nothing else; write what is blocked as another rule");
@@ -1075,6 +1087,7 @@ mod tests {
         let schema = serde_json::to_string(&schemars::schema_for!(PolicyFile)).expect("JSON");
         for key in [
             "missing_where",
+            "missing_key",
             "keep_last",
             "connection",
             "except",

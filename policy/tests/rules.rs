@@ -85,7 +85,7 @@ fn catalog() -> Catalog {
     );
     let victims = table("public", "victims", 'r', &[], &[("id", 23), ("v", 25)], None);
     let kv = table("public", "kv", 'r', &[], &[("k", 25), ("v", 25)], None);
-    table("public", "keyed", 'r', &[], &[("id!", 23), ("v!", 25), ("n", 23)], None);
+    let keyed = table("public", "keyed", 'r', &[], &[("id!", 23), ("v!", 25), ("n", 23)], None);
     table("public", "far", 'f', &[], &[("a", 25)], None);
     table("a", "notes", 'r', &[], &[("id", 23), ("body", 25)], None);
     table("b", "notes", 'r', &[], &[("body", 25), ("id", 23), ("secret", 25)], None);
@@ -146,7 +146,7 @@ fn catalog() -> Catalog {
         ],
         // A trigger on victims; deleting from kv deletes from customers.
         enums: vec!["mood".into()],
-        keys: vec![(customers, vec![1]), (kv, vec![1]), (orders, vec![1])],
+        keys: vec![(customers, vec![1]), (kv, vec![1]), (orders, vec![1]), (keyed, vec![1])],
         writes: Some(Writes { code: vec![victims], cascades: vec![(kv, customers)], deferred: vec![orders] }),
     }
 }

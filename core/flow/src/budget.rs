@@ -85,7 +85,8 @@ impl Budget {
     }
 
     /// Takes up to `want` rows of what is left. Near the end only a part of it, so that sessions side by side share the rest. The last
-    /// hundredth is for `small` results: who has read their fill can still look something up.
+    /// hundredth is for results that are `small` by the form of their statement: who has read their fill can still look something up,
+    /// and a large result that is cut takes none of it.
     fn take(&self, want: u64, per_hour: u64, small: bool, now: Now) -> u64 {
         let mut used = self.used();
         let milli = used.milli(per_hour, now);
@@ -132,6 +133,8 @@ pub struct Meter {
     /// Of the dearest of the limits.
     weight: u64,
     collects: bool,
+    /// Asked for a few rows.
+    few: bool,
     lines: Vec<Line>,
 }
 
@@ -170,6 +173,7 @@ impl Meter {
             granted: 0,
             weight: limits.iter().map(|l| l.weight).max().unwrap_or(1),
             collects: limits.iter().any(|l| l.collects),
+            few: limits.iter().all(|l| l.few),
             lines: limits.iter().map(line).collect(),
         })
     }
@@ -211,7 +215,7 @@ impl Meter {
         for at in 0..self.lines.len() {
             let Some(line) = self.lines.get_mut(at) else { break };
             let (Some(budget), Some(per_hour)) = (&line.budget, line.limit.per_hour) else { continue };
-            let granted = budget.take(grant, per_hour, small, now);
+            let granted = budget.take(grant, per_hour, small && self.few, now);
             if granted == 0 && !line.limit.enforce {
                 line.passed = true;
                 continue;
@@ -290,7 +294,7 @@ mod tests {
         let text = String::new;
         let limit =
             RowLimit { rule: rule.into(), place: text(), message: text(), per_result, per_hour, enforce };
-        Limited { limit: Arc::new(limit), weight: 1, collects: false }
+        Limited { limit: Arc::new(limit), weight: 1, collects: false, few: false }
     }
 
     fn rows(meter: &mut Meter, want: u64, minute: u64) -> (u64, Option<Cut>) {
@@ -325,7 +329,11 @@ mod tests {
         let (passed, cut) = rows(&mut meter("ana", 0), 1_000, 0);
         assert_eq!(passed, 290, "all but the last hundredth");
         assert!(cut.expect("cut").hourly);
-        assert_eq!(rows(&mut meter("ana", 0), 1, 0).0, 1, "which is for looking things up");
+        assert_eq!(rows(&mut meter("ana", 0), 1, 0).0, 0, "also of the next");
+        let lookup = [Limited { few: true, ..few[0].clone() }];
+        let mut lookup = Meter::new(&lookup, &budgets, "ana", at(0)).unwrap();
+        assert_eq!(rows(&mut lookup, 1, 0).0, 1, "which is for looking things up");
+        drop(lookup);
         assert_eq!(rows(&mut meter("ben", 0), 1_000, 0).0, 990, "somebody else has their own");
         assert_eq!(rows(&mut meter("ana", 30), 1_000, 30).0, 499, "half an hour brings half of it back");
         assert_eq!(rows(&mut meter("ana", 200), 2_000, 200).0, 990);

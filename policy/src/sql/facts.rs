@@ -23,7 +23,10 @@ pub(crate) struct Act<'a> {
     pub object: &'static str,
     /// The one table a DML statement writes to; for the others every relation the text names counts.
     pub target: Option<Name<'a>>,
-    /// The WHERE of an UPDATE or DELETE; [`every_row`] says whether it leaves a row out.
+    /// What its conditions call the target: its alias, else its name.
+    pub called: Option<&'a str>,
+    /// The WHERE of an UPDATE or DELETE, the join of a MERGE that does either; [`every_row`] says whether it leaves a row out. None of
+    /// what an INSERT of written values updates: these say which row.
     pub condition: Option<Node<'a>>,
     /// A SELECT that is rows of values.
     pub values: bool,
@@ -91,6 +94,7 @@ pub(crate) fn read(statement: Node<'_>) -> Result<Facts<'_>, Unknown> {
             facts.ddl |= changes_catalogue(act.class);
             facts.writes |= writes(act.class);
             facts.acts.push(act);
+            besides(node, &mut facts.acts);
         }
         match node {
             Node::RangeVar(r) => facts.names.push(name(r)),
@@ -288,12 +292,8 @@ fn copy(c: &nodes::CopyStmt) -> Copy<'_> {
 
 /// The class of a statement node; `None` for everything that is not a statement.
 pub(crate) fn act(node: Node<'_>) -> Option<Act<'_>> {
-    let plain = |class, object| {
-        Some(Act { class, object, target: None, condition: None, values: false, anything: false })
-    };
-    let wide = |class, object| {
-        Some(Act { class, object, target: None, condition: None, values: false, anything: true })
-    };
+    let plain = |class, object| Some(Act { class, object, ..MULTI_STATEMENT });
+    let wide = |class, object| Some(Act { class, object, anything: true, ..MULTI_STATEMENT });
     match node {
         Node::SelectStmt(s) => {
             plain("select", "").map(|act| Act { values: !s.values_lists().is_empty(), ..act })
@@ -336,6 +336,9 @@ pub(crate) fn act(node: Node<'_>) -> Option<Act<'_>> {
         Node::DropSubscriptionStmt(_) => plain("drop", "subscription"),
 
         Node::CreateStmt(_) => plain("create", "table"),
+        Node::CreateTableAsStmt(c) if c.objtype == nodes::ObjectType::OBJECT_MATVIEW => {
+            plain("create", "materialized-view")
+        }
         Node::CreateTableAsStmt(_) => plain("create", "table-as"),
         Node::CreateSchemaStmt(_) => plain("create", "schema"),
         Node::CreateTableSpaceStmt(_) => plain("create", "tablespace"),
@@ -460,7 +463,37 @@ fn dml<'a>(
     target: Option<&'a nodes::RangeVar>,
     condition: Option<Node<'a>>,
 ) -> Option<Act<'a>> {
-    Some(Act { class, object: "", target: target.map(name), condition, values: false, anything: false })
+    let alias = target.and_then(|t| t.alias()).and_then(nodes::Alias::aliasname);
+    let called = alias.or_else(|| target.and_then(nodes::RangeVar::relname));
+    Some(Act { class, target: target.map(name), called, condition, ..MULTI_STATEMENT })
+}
+
+/// What a statement does besides its own class: the actions of a MERGE, and the update of `ON CONFLICT DO UPDATE`.
+fn besides<'a>(node: Node<'a>, acts: &mut Vec<Act<'a>>) {
+    use nodes::CmdType as Command;
+    match node {
+        Node::MergeStmt(m) => {
+            for when in m.merge_when_clauses() {
+                let (class, condition) = match when.command_type {
+                    Command::CMD_UPDATE => ("update", Some(m.join_condition())),
+                    Command::CMD_DELETE => ("delete", Some(m.join_condition())),
+                    Command::CMD_INSERT => ("insert", None),
+                    _ => continue,
+                };
+                if !acts.iter().any(|a| a.class == class) {
+                    acts.extend(dml(class, m.relation(), condition));
+                }
+            }
+        }
+        Node::InsertStmt(i) => {
+            let updates = i.on_conflict_clause().is_some_and(|c| !c.target_list().is_empty());
+            let written = matches!(i.select_stmt(), Node::SelectStmt(s) if !s.values_lists().is_empty());
+            if updates {
+                acts.extend(dml("update", i.relation(), (!written).then_some(Node::None)));
+            }
+        }
+        _ => {}
+    }
 }
 
 /// More than one statement in one text.
@@ -468,6 +501,7 @@ pub(crate) const MULTI_STATEMENT: Act<'static> = Act {
     class: "multi-statement",
     object: "",
     target: None,
+    called: None,
     condition: None,
     values: false,
     anything: false,
@@ -782,6 +816,103 @@ fn asks_for_one(condition: Node<'_>) -> bool {
         }
     }
     false
+}
+
+/// Each of `key` is compared with written or bound values, by `=` or IN, under AND only: a few rows of one table, and which. `called`: the
+/// table, as the condition calls it.
+pub(crate) fn by_key(condition: Node<'_>, called: Option<&str>, key: &[&str]) -> bool {
+    use nodes::A_Expr_Kind as Kind;
+    let mut asked = Vec::new();
+    let mut stack = vec![condition];
+    while let Some(node) = stack.pop() {
+        match node {
+            Node::BoolExpr(b) if b.boolop == nodes::BoolExprType::AND_EXPR => stack.extend(b.args().iter()),
+            Node::A_Expr(e)
+                if e.name().len() == 1 && e.name().first().and_then(Node::as_str) == Some("=") =>
+            {
+                let column = match (e.kind, e.lexpr(), e.rexpr()) {
+                    (Kind::AEXPR_OP, Node::ColumnRef(c), other)
+                    | (Kind::AEXPR_OP, other, Node::ColumnRef(c))
+                        if constant(other) =>
+                    {
+                        c
+                    }
+                    (Kind::AEXPR_IN, Node::ColumnRef(c), list)
+                        if list.as_node_list().is_some_and(|l| l.iter().all(constant)) =>
+                    {
+                        c
+                    }
+                    _ => continue,
+                };
+                let part = |back: usize| {
+                    let fields = column.fields();
+                    fields.len().checked_sub(back).and_then(|i| fields.get(i)).and_then(Node::as_str)
+                };
+                if part(2).is_none_or(|table| Some(table) == called) {
+                    asked.extend(part(1));
+                }
+            }
+            _ => {}
+        }
+    }
+    !key.is_empty() && key.iter().all(|k| asked.contains(k))
+}
+
+/// A query whose answer is a few rows by its form: LIMIT up to ten, aggregates only, or one table by its key, as `key` knows it.
+pub(crate) fn few(statement: Node<'_>, key: &dyn Fn(Name<'_>) -> Option<Vec<String>>) -> bool {
+    let Node::SelectStmt(s) = statement else { return false };
+    if s.op != nodes::SetOperation::SETOP_NONE || !s.values_lists().is_empty() {
+        return false;
+    }
+    if let Node::A_Const(c) = s.limit_count()
+        && matches!(c.val(), Some(pg_raw_parse::ConstValue::Integer(n)) if n <= 10)
+    {
+        return true;
+    }
+    let mut from = s.from_clause().iter();
+    match (from.next(), from.next()) {
+        (Some(Node::RangeVar(r)), None) => {
+            let called = r.alias().and_then(nodes::Alias::aliasname).or_else(|| r.relname());
+            aggregates(s)
+                || key(name(r)).is_some_and(|key| {
+                    let key: Vec<&str> = key.iter().map(String::as_str).collect();
+                    by_key(s.where_clause(), called, &key)
+                })
+        }
+        _ => aggregates(s),
+    }
+}
+
+/// A query that stores its answer keeps nothing of single rows: it answers one row of counts and constants.
+pub(crate) fn sums_only(statement: Node<'_>) -> bool {
+    let query = match statement {
+        Node::InsertStmt(i) => i.select_stmt(),
+        Node::CreateTableAsStmt(c) => c.query(),
+        _ => return false,
+    };
+    matches!(query, Node::SelectStmt(s) if s.op == nodes::SetOperation::SETOP_NONE
+        && s.values_lists().is_empty()
+        && s.with_clause().is_none()
+        && counts_or_constants(s))
+}
+
+/// As [`aggregates`], of `count` alone and beside constants: no single value can be read from it.
+fn counts_or_constants(s: &nodes::SelectStmt) -> bool {
+    s.group_clause().is_empty()
+        && s.target_list().iter().all(|t| {
+            let mut node = t.val();
+            while let Node::TypeCast(c) = node {
+                node = c.arg();
+            }
+            match node {
+                Node::FuncCall(f) => {
+                    f.over().is_none()
+                        && f.funcname().len() == 1
+                        && f.funcname().first().and_then(Node::as_str).is_some_and(|n| n == "count")
+                }
+                node => constant(node),
+            }
+        })
 }
 
 /// One row whatever is read: every output an aggregate, no GROUP BY.

@@ -241,7 +241,7 @@ impl<'c> Prover<'c> {
                     | "revoke"
                     | "copy"
             )
-            && !(act.class == "create" && matches!(act.object, "table-as" | "view"))
+            && !(act.class == "create" && matches!(act.object, "table-as" | "materialized-view" | "view"))
         {
             out.problems.push("it is of a kind whose answer cannot be traced");
         }
