@@ -38,13 +38,15 @@ mod cost {
     pub(super) const DOLLAR_STRING: usize = 150;
     /// A bracket opens a call, more often than not.
     pub(super) const OPEN: usize = 80;
+    /// Besides: it does open one, which is a node of its own, a name to look up and a list.
+    pub(super) const CALL: usize = 200;
     pub(super) const CLOSE: usize = 20;
     /// `,` and `.`.
     pub(super) const COMMA: usize = 40;
     pub(super) const PARAMETER: usize = 30;
     pub(super) const OPERATOR: usize = 140;
     /// One character of a run that the lexer reads again.
-    pub(super) const RUN_BYTE: usize = 3;
+    pub(super) const RUN_BYTE: usize = 4;
     /// A statement's own overhead: facts, rules, proof.
     pub(super) const SEMICOLON: usize = 1_100;
     pub(super) const SPACE_BYTE: usize = 2;
@@ -141,6 +143,8 @@ fn guard(bytes: &[u8], spent: usize) -> Result<&str, Refusal> {
     // doubled quote, or another part on the next line (scan.l, `quotecontinue`).
     let mut before = 0u8;
     let mut escapes = false;
+    // A name came last, spaces and comments aside: what opens now is a call, or costs no less.
+    let mut named = false;
     while let Some((&byte, tail)) = rest.split_first() {
         let mut next = tail;
         let passed = |next: &[u8]| rest.len() - next.len();
@@ -156,7 +160,7 @@ fn guard(bytes: &[u8], spent: usize) -> Result<&str, Refusal> {
                 if depth > BRACKET_DEPTH_MAX {
                     return Err(Refusal::Limit("it is nested too deeply"));
                 }
-                work.add(cost::OPEN)?;
+                work.add(cost::OPEN + if named { cost::CALL } else { 0 })?;
             }
             b')' | b']' => {
                 depth = depth.saturating_sub(1);
@@ -220,6 +224,7 @@ fn guard(bytes: &[u8], spent: usize) -> Result<&str, Refusal> {
                 };
                 work.add(price)?;
                 escapes = false;
+                named = dollars;
                 before = if end == 0 { byte } else { 0 };
                 rest = tail.get(end..).unwrap_or_default();
                 continue;
@@ -232,6 +237,7 @@ fn guard(bytes: &[u8], spent: usize) -> Result<&str, Refusal> {
             }
         }
         escapes = false;
+        named = byte == b'"' || (named && byte == b'/' && tail.first() == Some(&b'*'));
         before = byte;
         rest = next;
     }
