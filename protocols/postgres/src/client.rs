@@ -32,6 +32,13 @@ fn fault(what: &'static str) -> Fault {
     Fault::Protocol { side: Side::Client, what }
 }
 
+/// What is known of a statement before it is acted on.
+enum Ahead {
+    Ask(Ask),
+    /// Judged already, where that was needed to know.
+    Judged(Option<Arc<Decision>>),
+}
+
 impl Ready {
     /// Takes what the client sent, as far as it is whole or can be passed on in part.
     pub(crate) fn client_received(&mut self, flow: &mut Flow<'_>) -> Result<Step, Fault> {
@@ -174,15 +181,16 @@ impl Ready {
         let total = header.total();
         let whole = seen.len() == header.body;
         let small = |tag_ok: bool| if tag_ok && whole { Ok(()) } else { Err(fault("message too long")) };
-        if matches!(header.tag, b'Q' | b'P')
-            && whole
-            && let Some(ask) = self.renewed_for(header.tag, seen)?
-        {
-            return Ok(Some(Step::Ask(ask)));
-        }
+        let judged = match header.tag {
+            b'Q' | b'P' if whole => match self.renewed_for(header.tag, seen)? {
+                Ahead::Ask(ask) => return Ok(Some(Step::Ask(ask))),
+                Ahead::Judged(decision) => decision,
+            },
+            _ => None,
+        };
         match header.tag {
-            b'Q' => self.query(flow, header, seen)?,
-            b'P' => self.parse(flow, header, seen)?,
+            b'Q' => self.query(flow, header, seen, judged)?,
+            b'P' => self.parse(flow, header, seen, judged)?,
             b'B' => self.bind(flow, header, seen)?,
             b'E' => {
                 small(true)?;
@@ -239,26 +247,26 @@ impl Ready {
 
     /// What this statement names may be new: it is not in the catalogue at all, or it would be refused or masked and another session
     /// changed the catalogue a moment ago. The question to ask first, once per statement.
-    fn renewed_for(&mut self, tag: u8, body: &[u8]) -> Result<Option<Ask>, Fault> {
-        let Some(judge) = &self.judge else { return Ok(None) };
+    fn renewed_for(&mut self, tag: u8, body: &[u8]) -> Result<Ahead, Fault> {
+        let Some(judge) = &self.judge else { return Ok(Ahead::Judged(None)) };
         let version = judge.catalog().version;
         let changed = self.connection.catalogues.changed_since(&self.database, version);
         if std::mem::take(&mut self.renewing) || !(changed || self.scope.masks()) {
-            return Ok(None);
+            return Ok(Ahead::Judged(None));
         }
         let text = match tag {
             b'P' => message::parse(body)?.1,
             _ => body.strip_suffix(b"\0").unwrap_or(body),
         };
-        let Some(decision) = self.decide(text) else { return Ok(None) };
+        let Some(decision) = self.decide(text) else { return Ok(Ahead::Judged(None)) };
         // Made in this transaction, it is nowhere else to be seen.
         let unknown = decision.unknown_tables && !self.changed_catalogue && self.scope.masks();
         let fine = decision.verdict == Verdict::Pass && (decision.clean || !self.scope.masks());
         if !unknown && (fine || !changed) {
-            return Ok(None);
+            return Ok(Ahead::Judged(Some(decision)));
         }
         self.renewing = true;
-        Ok(Some(self.catalogue_ask(version)))
+        Ok(Ahead::Ask(self.catalogue_ask(version)))
     }
 
     /// Passes on the message whose `seen` beginning was judged; the rest follows as it arrives. `number`: the record entry the rest
@@ -279,7 +287,13 @@ impl Ready {
         }
     }
 
-    fn query(&mut self, flow: &mut Flow<'_>, header: Header, seen: &[u8]) -> Result<(), Fault> {
+    fn query(
+        &mut self,
+        flow: &mut Flow<'_>,
+        header: Header,
+        seen: &[u8],
+        judged: Option<Arc<Decision>>,
+    ) -> Result<(), Fault> {
         let now = flow.now();
         let whole = seen.len() == header.body;
         let text = if whole {
@@ -293,7 +307,7 @@ impl Ready {
             seen
         };
         let Judged { number, decision, disturbs, refused } =
-            self.judge_text(How::Query, text, header.body.saturating_sub(1), now);
+            self.judge_text(How::Query, text, header.body.saturating_sub(1), judged, now);
         let since = now.mono_ns;
         let owed = match refused {
             Some(block) => {
@@ -310,7 +324,13 @@ impl Ready {
         self.push_or_skip(owed, number, now.mono_ns, flow)
     }
 
-    fn parse(&mut self, flow: &mut Flow<'_>, header: Header, seen: &[u8]) -> Result<(), Fault> {
+    fn parse(
+        &mut self,
+        flow: &mut Flow<'_>,
+        header: Header,
+        seen: &[u8],
+        judged: Option<Arc<Decision>>,
+    ) -> Result<(), Fault> {
         let now = flow.now();
         let whole = seen.len() == header.body;
         let (name, text) = if whole {
@@ -328,7 +348,7 @@ impl Ready {
         let length = if whole { text.len() } else { header.body - name.len() - 2 };
         let held = self.tables.statements.len() + self.owed.len().min(PREPARED_MAX);
         let Judged { number, decision, disturbs, mut refused } =
-            self.judge_text(How::Parse, text, length, now);
+            self.judge_text(How::Parse, text, length, judged, now);
         if !name.is_empty() && held >= PREPARED_MAX && self.tables.statements.len() >= PREPARED_MAX {
             refused = Some(Box::new(Block {
                 rule: "limit".into(),

@@ -584,8 +584,16 @@ impl Ready {
     }
 
     /// Judges and records a statement of the client's. `length`: of the whole text, when `text` is only its beginning.
-    pub(crate) fn judge_text(&mut self, how: How, text: &[u8], length: usize, now: Now) -> Judged {
-        let decision = if text.len() == length { self.decide(text) } else { None };
+    /// `judged`: what was decided of it a moment ago.
+    pub(crate) fn judge_text(
+        &mut self,
+        how: How,
+        text: &[u8],
+        length: usize,
+        judged: Option<Arc<Decision>>,
+        now: Now,
+    ) -> Judged {
+        let decision = if text.len() == length { judged.or_else(|| self.decide(text)) } else { None };
         let mut refused = match decision.as_ref().map(|d| &d.verdict) {
             Some(Verdict::Block(block)) => Some(Box::new(block.clone())),
             _ => None,
