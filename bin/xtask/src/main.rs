@@ -25,7 +25,7 @@ cargo xtask VERB
   lint          cargo fmt --check, clippy without warnings, cargo-deny when it is installed
   tidy          what no compiler checks: import table, README map, unsafe, licences, housekeeping
   tidy --bless  rewrite the lists in bin/xtask/lists that a reviewer reads
-  ci            lint, tidy, test: what .ci/run runs
+  ci            lint, tidy, test, bench --check: what .ci/run runs
   bench [ARGS]  micro-benchmarks; ARGS go to criterion
   bench --counts  count instructions under valgrind and write benches/counts.txt
   bench --check   count, and fail where that table is exceeded by more than 3 %
@@ -43,7 +43,10 @@ fn main() -> ExitCode {
             "setup" => setup::check(setup::Need::Tests),
             "lint" => lint(),
             "tidy" => tidy::run(&root, rest.first().is_some_and(|a| a == "--bless")),
-            "ci" => lint().and_then(|()| tidy::run(&root, false)).and_then(|()| test(&[])),
+            "ci" => lint()
+                .and_then(|()| tidy::run(&root, false))
+                .and_then(|()| test(&[]))
+                .and_then(|()| bench(&["--check".to_owned()])),
             "bench" => bench(&rest),
             "" | "help" | "-h" | "--help" => {
                 print!("{HELP}");

@@ -54,6 +54,12 @@ const TOOLS: &[Tool] = &[
     Tool { what: "Node.js", package: "nodejs", need: Need::Tests, found: || answers("node", &["--version"]) },
     Tool { what: "npm", package: "npm", need: Need::Tests, found: || answers("npm", &["--version"]) },
     Tool {
+        what: "valgrind",
+        package: "valgrind",
+        need: Need::Tests,
+        found: || answers("valgrind", &["--version"]),
+    },
+    Tool {
         what: "openssl",
         package: "openssl",
         need: Need::Tests,
