@@ -492,6 +492,7 @@ mod tests {
     ];
 
     #[test]
+    #[ignore = "looks at a clock, which CI must not fail on; run it after a change to a scanner"]
     fn time_is_linear_whatever_the_text() {
         let all: Detectors = Detector::ALL.into_iter().collect();
         let time = |text: &[u8], times: usize| {
