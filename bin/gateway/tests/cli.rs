@@ -449,8 +449,11 @@ fn proves_itself(address: &str, root: &rcgen::Certificate) -> bool {
 fn a_reload_takes_new_certificates() {
     let make = || rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
     let (one, two) = (make(), make());
-    let free =
-        std::net::TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address").to_string();
+    // Above what the kernel gives to outgoing connections, one of which would take it between our look and its use.
+    let free = (65_100..65_500_u16)
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .map(|port| format!("127.0.0.1:{port}"))
+        .expect("a free port");
     let dir = tempfile::tempdir().expect("a folder");
     let put = |pair: &rcgen::CertifiedKey<rcgen::KeyPair>| {
         std::fs::write(dir.path().join("s.crt"), pair.cert.pem()).expect("write");

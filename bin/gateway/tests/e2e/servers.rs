@@ -388,7 +388,13 @@ pub(crate) fn raise_file_limit() -> usize {
 
 /// A loopback port nobody listens on now.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Above what the kernel gives to outgoing connections, one of which would take a port between our look and its use.
+    (0..4_000_u32)
+        .map(|_| 61_000 + (std::process::id() * 37 + NEXT.fetch_add(1, Ordering::Relaxed)) % 4_000)
+        .filter_map(|port| u16::try_from(port).ok())
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
 }
 
 fn append(path: &Path, text: &str) {
