@@ -517,7 +517,7 @@ pub type Fixed = HashMap<String, Arc<Catalog>>;
 /// Told when the load it waited for has ended.
 pub(crate) type Waiter = Box<dyn FnOnce(Answer) + Send>;
 
-/// Loads and reloads: one load at a time per connection and database, not more often than [`FLOOR`].
+/// Loads and reloads: one load at a time per connection and database, with a rest after each ([`FLOOR`], [`BUSY_ONE_IN`]).
 pub(crate) struct Keeper {
     fixed: ArcSwap<Fixed>,
     flights: Mutex<HashMap<Key, Flight>>,
@@ -537,8 +537,8 @@ struct Flight {
     /// Waiting for the load that is under way.
     current: Vec<Waiter>,
     running: bool,
-    /// When the last load began.
-    began: Option<Instant>,
+    /// When the next load may begin.
+    rested: Option<Instant>,
     /// Content of what was published last, to know a change.
     published: Option<(Arc<Catalog>, [u8; 32])>,
     failing: bool,
@@ -589,7 +589,7 @@ impl Keeper {
             next: Vec::new(),
             current: Vec::new(),
             running: false,
-            began: None,
+            rested: None,
             published: None,
             failing: false,
         });
@@ -609,23 +609,23 @@ impl Keeper {
     /// Loads as long as somebody waits.
     async fn fly(self: Arc<Keeper>, key: Key) {
         loop {
-            let soonest = self.with(&key, |f| f.began.map(|b| b + FLOOR)).flatten();
-            if let Some(soonest) = soonest {
-                tokio::time::sleep_until(soonest).await;
+            if let Some(rested) = self.with(&key, |f| f.rested).flatten() {
+                tokio::time::sleep_until(rested).await;
             }
             let Ok(_permit) = self.loads.acquire().await else { return };
             // Who asked up to here is served by this load: it has not looked yet.
             let connection = self.with(&key, |f| {
                 f.current = std::mem::take(&mut f.next);
-                f.began = Some(Instant::now());
                 f.connection.clone()
             });
             let Some(connection) = connection else { return };
+            let began = Instant::now();
             let result = match fetch(&connection, &key.1).await {
                 Ok(catalog) => hashed(catalog).await,
                 Err(e) => Err(e),
             };
             let waiting = self.with(&key, |f| {
+                f.rested = Some(began + FLOOR.max(began.elapsed() * BUSY_ONE_IN));
                 let answer = match result {
                     Ok((catalog, hash)) => {
                         f.publish(&key.1, catalog, hash);
@@ -752,6 +752,8 @@ fn content_hash(catalog: &Catalog) -> Result<[u8; 32], CatalogueError> {
 
 /// Between the beginnings of two loads of one database.
 const FLOOR: Duration = Duration::from_millis(250);
+/// A target with a large catalogue spends at most this part of its time on our loads, whatever clients ask about.
+const BUSY_ONE_IN: u32 = 4;
 const LOADS_MAX: usize = 4;
 /// A session that saw a table being made marks it; nobody waits for this reload.
 const LOOK_FOR_STALE: Duration = Duration::from_millis(500);
