@@ -173,6 +173,30 @@ fn what_is_not_masked_arrives_unchanged() {
 }
 
 #[test]
+fn a_table_made_past_the_gateway_is_known_before_anything_is_asked_about_it() {
+    let server = servers::postgres(15);
+    let gateway = Gateway::start(Settings::new(Io::Uring, server).rules(RULES));
+    let database = shop(server);
+    let mut client = Client::login(gateway.port, "raw_support", &database);
+    let made =
+        "drop table elsewhere cascade; create table customers (id int primary key, name text, email text);
+        insert into customers values (1, 'ana', 'needle@secret.example')";
+    server.sql(&database, "alter table customers rename to elsewhere");
+    // Its own DDL brings the catalogue up to now: the table is not in it.
+    client.query("create table between_times (id int)");
+    assert_eq!(client.value("select count(*) from between_times"), "0");
+    server.sql(&database, made);
+    for question in
+        ["select count(*) from customers where email like 'n%'", "select id from customers order by email"]
+    {
+        let answer = client.query(question);
+        assert_eq!(answer[0].field('C'), "42501", "{question}: {}", crate::wire::tags(&answer));
+    }
+    let answer = client.query("select name, email from customers");
+    assert!(!contains(&answer, NEEDLE) && contains(&answer, b"ana"), "{}", crate::wire::tags(&answer));
+}
+
+#[test]
 fn a_blocked_statement_leaves_the_session_usable() {
     for (version, io) in [(15, Io::Epoll), (18, Io::Uring)] {
         let server = servers::postgres(version);
