@@ -275,7 +275,9 @@ fn size(decision: &Decision) -> usize {
     let observed: usize = decision.observed.iter().map(|o| size_of::<String>() + o.len()).sum();
     let copies = decision.copies.len() * 256;
     let outputs = decision.outputs.as_ref().map_or(0, Vec::len);
-    let asked = size_of_val(decision.limits.as_slice()) + size_of_val(decision.probes.as_slice());
+    let asked = size_of_val(decision.limits.as_slice())
+        + size_of_val(decision.probes.as_slice())
+        + size_of_val(decision.conflicts.as_slice());
     size_of::<Decision>() + 2 * size_of::<Slot>() + block + observed + copies + outputs + asked
 }
 

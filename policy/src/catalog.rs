@@ -24,6 +24,22 @@ pub struct Catalog {
     /// Primary keys: a table's OID and its columns' numbers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<(u32, Vec<i16>)>,
+    /// What a write is compared with. Absent (an older snapshot): nobody knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<Constraint>,
+}
+
+/// A unique index, an exclusion constraint or a foreign key: whether a write meets it tells about the rows that are there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Constraint {
+    /// On which table, and as errors name it.
+    pub table: u32,
+    pub name: String,
+    /// Of unique indexes; what `ON CONFLICT` looks at.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unique: bool,
+    /// The columns whose values it compares, of this table and of the one it refers to: OID and number.
+    pub compares: Vec<(u32, i16)>,
 }
 
 /// What follows from a write besides the rows it names; tables by OID.

@@ -62,6 +62,9 @@ pub struct Decision {
     pub limits: Vec<Limited>,
     /// Values of masked columns it asks about ([`Probe`]).
     pub probes: Vec<Probe>,
+    /// Budgets that its errors about values already there count against ([`Judge::met`]): when one is used up, it is not sent. The
+    /// values are not told.
+    pub conflicts: Vec<Probe>,
     /// It names a relation that the catalogue does not have. What was decided may be wrong where that exists by now: a newer catalogue
     /// is to be asked for first.
     pub unknown_tables: bool,
@@ -188,6 +191,7 @@ impl Decision {
             literals_matter: false,
             limits: Vec::new(),
             probes: Vec::new(),
+            conflicts: Vec::new(),
             unknown_tables: false,
             strangers: false,
             mentions: Mentions::default(),
@@ -232,6 +236,8 @@ pub(crate) struct Bound {
     quiet: HashSet<u32>,
     /// The same for the end of a transaction, whatever was written in it.
     quiet_commit: bool,
+    /// By table: masked columns that a write to it, or to its descendants, is compared with.
+    compared: HashMap<u32, Vec<Base>>,
     unresolved: Vec<String>,
 }
 
@@ -290,6 +296,16 @@ impl Bound {
             }
         }
         (bound.quiet, bound.quiet_commit) = quiet(catalog, &bound.taints);
+        for constraint in &catalog.constraints {
+            for base in constraint.compares.iter().filter(|b| lineage::hidden(&bound.taints, **b)) {
+                for table in family.of(constraint.table) {
+                    let compared = bound.compared.entry(table).or_default();
+                    if !compared.contains(base) {
+                        compared.push(*base);
+                    }
+                }
+            }
+        }
         let uses = if scope.rules.iter().any(|r| !reached(&r.action).is_empty()) {
             view_uses(catalog, &bound.index)
         } else {
@@ -503,6 +519,7 @@ impl Judge {
             if several && count == 1 {
                 facts.acts.push(facts::MULTI_STATEMENT);
             }
+            facts.rows_left_out = sql::rows_left_out(sql);
             decision.ddl |= facts.ddl;
             decision.unknown_tables |= self.names_unknown(&facts);
             decision.strangers |= facts.acts.iter().any(|a| matches!(a.class, "do" | "call" | "execute"))
@@ -677,6 +694,7 @@ impl Judge {
     /// Everything a masking scope asks of a statement.
     fn masked(&self, statement: Node<'_>, facts: &Facts<'_>, judged: &mut Judged, decision: &mut Decision) {
         let prover = self.prover(&self.bound.taints);
+        self.conflicts(facts, decision);
         if let Some(copy) = facts.copies.first() {
             self.copy(statement, copy, &prover, judged, decision);
             return;
@@ -717,11 +735,15 @@ impl Judge {
         }
         let proof = prover.prove(statement, Question::Output);
         judged.clean = proof.clean();
-        if judged.clean {
+        // What is inserted is the client's own; what it is compared with is not.
+        let compares = facts.on_conflict && !decision.conflicts.is_empty();
+        if judged.clean && !compares {
             return;
         }
         let stores = (facts.writes || facts.ddl) && class != "execute";
-        match trace::trace(self.world(), statement) {
+        let world = World { rows_left_out: facts.rows_left_out, ..self.world() };
+        match trace::trace(world, statement) {
+            Ok(trace) if judged.clean => self.asked(&trace, judged, decision),
             Ok(trace) => {
                 self.asked(&trace, judged, decision);
                 self.kept(&trace, stores, proof.names_masked, judged);
@@ -780,6 +802,58 @@ impl Judge {
         }
     }
 
+    /// What the errors of a statement that writes are counted against.
+    fn conflicts(&self, facts: &Facts<'_>, decision: &mut Decision) {
+        let written = facts.acts.iter().filter(|a| matches!(a.class, "insert" | "update" | "merge"));
+        let copied = facts.copies.iter().filter(|c| c.is_from).filter_map(|c| c.relation);
+        for name in written.filter_map(|a| a.target).chain(copied) {
+            for table in self.bound.index.candidates(&self.catalog, name) {
+                for base in self.bound.compared.get(&table.oid).into_iter().flatten() {
+                    decision
+                        .conflicts
+                        .extend(self.conflict(*base).filter(|c| !decision.conflicts.contains(c)));
+                }
+            }
+        }
+    }
+
+    fn conflict(&self, base: Base) -> Option<Probe> {
+        let (rule, asking) = self.asking(base);
+        let rule = rule.filter(|_| asking.predicates != Predicates::Allow)?;
+        let per_hour = match asking.predicates {
+            Predicates::Refuse => CONFLICTS_WHERE_REFUSED,
+            _ => asking.probes,
+        };
+        let (column, value) = (base, ProbeValue::Literal(0));
+        Some(Probe { rule: rule.name.as_str().into(), column, value, per_hour, enforce: rule.enforce })
+    }
+
+    /// The target says that a value is there already, or that one is missing (SQLSTATE 23505, 23P01, 23503): what that tells of masked
+    /// columns, each to be counted as one value asked about. Names are as in the error's fields.
+    pub fn met(&self, schema: &str, table: &str, constraint: &str) -> Vec<Probe> {
+        let name = Name { schema: Some(schema), name: table };
+        let mut found = Vec::new();
+        let mut known = false;
+        for table in self.bound.index.candidates(&self.catalog, name) {
+            for met in self.bound.index.constraints(&self.catalog, table.oid).filter(|c| c.name == constraint)
+            {
+                known = true;
+                found.extend(met.compares.iter().filter(|b| lineage::hidden(&self.bound.taints, **b)));
+            }
+        }
+        if !known {
+            // Made since the catalogue was read, or by a snapshot that does not say: it may compare anything.
+            found.extend(self.bound.asking.keys());
+        }
+        let mut probes: Vec<Probe> = Vec::new();
+        for probe in found.into_iter().filter_map(|base| self.conflict(base)) {
+            if !probes.iter().any(|p| p.rule == probe.rule) {
+                probes.push(probe);
+            }
+        }
+        probes
+    }
+
     /// The strictest rule about a column, its own or that of what it is made of.
     fn asking(&self, base: Base) -> (Option<&Compiled>, Asking) {
         let mut found: Option<(usize, Asking)> = None;
@@ -825,6 +899,10 @@ impl Judge {
                 ("computes with it what can fail or be NULL because of its value", "Select the column itself")
             }
             Place::Equality | Place::Null => ("asks about its value", "Use another column in the condition"),
+            Place::Conflict => (
+                "asks by ON CONFLICT about values that are not written out, or too many",
+                "Insert up to 100 rows of written or bound values",
+            ),
             Place::Predicate | Place::Output | Place::Count | Place::Write => {
                 ("asks about parts of its value", "Compare it with whole values by = or IN")
             }
@@ -1665,6 +1743,8 @@ fn built_in(rule: &str, sqlstate: &'static str, message: String) -> Block {
     }
 }
 
+/// Times an hour that a write may meet a value of a column no statement may ask about: it cannot be told beforehand.
+const CONFLICTS_WHERE_REFUSED: u32 = 10;
 /// `FirstNormalObjectId` (transam.h): what users create starts here.
 const FIRST_NORMAL_OID: u32 = 16_384;
 const TEXT: u32 = 25;

@@ -71,6 +71,11 @@ pub(crate) enum Refusal {
     Unclear(&'static str),
 }
 
+/// Rows of constants may have been left out of a text of this length, those after the second of an INSERT.
+pub(crate) fn rows_left_out(text: &[u8]) -> bool {
+    text.len() >= bulk::BYTES_MIN
+}
+
 /// Checks the bounds and parses.
 pub(crate) fn parse(text: &[u8]) -> Result<ParseResult, Refusal> {
     let short = if text.len() <= BULK_BYTES_MAX { bulk::shorten(text) } else { None };

@@ -55,6 +55,15 @@ impl Used {
         &mut self.milli
     }
 
+    /// No other value may be asked about.
+    fn asked_all(&mut self, per_hour: u32, now: Now) -> bool {
+        let most = usize::try_from(per_hour).unwrap_or(usize::MAX);
+        if self.probes.len() >= most {
+            self.probes.retain(|_, asked| now.mono_ns.saturating_sub(*asked) < HOUR_NS);
+        }
+        self.probes.len() >= most
+    }
+
     /// Nothing in it is younger than an hour.
     fn idle(&self, now: Now) -> bool {
         let old = |at: u64| now.mono_ns.saturating_sub(at) >= HOUR_NS;
@@ -106,11 +115,7 @@ impl Budget {
     /// Whether one more value may be asked about; one that was asked about within the hour always may.
     pub fn probe(&self, digest: u64, per_hour: u32, now: Now) -> bool {
         let mut used = self.used();
-        let most = usize::try_from(per_hour).unwrap_or(usize::MAX);
-        if used.probes.len() >= most {
-            used.probes.retain(|_, asked| now.mono_ns.saturating_sub(*asked) < HOUR_NS);
-        }
-        let full = used.probes.len() >= most;
+        let full = used.asked_all(per_hour, now);
         if let Some(asked) = used.probes.get_mut(&digest) {
             *asked = now.mono_ns;
             return true;
@@ -251,6 +256,17 @@ impl Drop for Meter {
             }
         }
     }
+}
+
+/// Before a statement is sent that may meet values already there: the first enforced budget for that which is used up.
+pub fn met_too_often<'p>(
+    conflicts: &'p [Probe],
+    budgets: &Budgets,
+    identity: &str,
+    now: Now,
+) -> Option<&'p Probe> {
+    let mut enforced = conflicts.iter().filter(|c| c.enforce);
+    enforced.find(|c| budgets.of(identity, &c.rule, now).used().asked_all(c.per_hour, now))
 }
 
 /// Counts a statement's probes before it is sent. `value`: the digest of what a probe asks about.
@@ -410,5 +426,7 @@ mod tests {
         assert!(budget.probe(3, 3, at(60)));
         assert!(budget.probe(4, 3, at(60)));
         assert!(!budget.probe(5, 3, at(60)), "2 was asked again within the hour");
+        let (mut used, later) = (budget.used(), at(121));
+        assert!(used.asked_all(3, at(60)) && !used.asked_all(3, later), "room comes back");
     }
 }

@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 use flow::Answer;
 use flow::access::{Address, Connection, Directory};
 use policy::Catalog;
-use policy::catalog::{Function, Table, TableColumn, Writes};
+use policy::catalog::{Constraint, Function, Table, TableColumn, Writes};
 use ring::digest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -269,6 +269,19 @@ async fn read(client: &Client, database: &str) -> Result<Catalog, CatalogueError
     for row in client.query(KEYS, &[]).await.map_err(failed("primary keys"))? {
         catalog.keys.push((cell(&row, 0, "primary keys")?, cell(&row, 1, "primary keys")?));
     }
+    for row in client.query(CONSTRAINTS, &[]).await.map_err(failed("constraints"))? {
+        let table = cell(&row, 0, "constraints")?;
+        let columns: Vec<i16> = cell(&row, 3, "constraints")?;
+        let refers: u32 = cell(&row, 4, "constraints")?;
+        let referred: Vec<i16> = cell(&row, 5, "constraints")?;
+        let own = columns.into_iter().map(|column| (table, column));
+        catalog.constraints.push(Constraint {
+            table,
+            name: cell(&row, 1, "constraints")?,
+            unique: cell(&row, 2, "constraints")?,
+            compares: own.chain(referred.into_iter().map(|column| (refers, column))).collect(),
+        });
+    }
     catalog.writes = writes(client).await?;
     client.batch_execute("commit").await.map_err(failed("the end of the snapshot"))?;
     catalog.version = next_version();
@@ -372,6 +385,19 @@ const ENUMS: &str = "select t.typname::text from pg_type t join pg_namespace n o
     group by t.typname having bool_and(t.typtype = 'e') order by 1";
 
 const KEYS: &str = "select conrelid, conkey from pg_constraint where contype = 'p' order by 1";
+
+/// Unique indexes (an exclusion constraint's index too) and foreign keys, and what they compare. The columns of expressions and
+/// predicates are dependencies of the index; one that was made by a constraint depends on nothing but that.
+const CONSTRAINTS: &str = "select i.indrelid, c.relname::text, i.indisunique, \
+        array(select k from unnest(i.indkey::int2[]) k where k > 0 \
+            union select d.refobjsubid::int2 from pg_depend d where d.classid = 'pg_class'::regclass \
+                and d.objid = i.indexrelid and d.refclassid = 'pg_class'::regclass \
+                and d.refobjid = i.indrelid and d.refobjsubid > 0 \
+            order by 1), 0::oid, '{}'::int2[] \
+    from pg_index i join pg_class c on c.oid = i.indexrelid join pg_namespace n on n.oid = c.relnamespace \
+    where (i.indisunique or i.indisexclusion) and n.nspname not in ('pg_catalog', 'pg_toast', 'information_schema') \
+    union all select conrelid, conname::text, false, conkey, confrelid, confkey from pg_constraint where contype = 'f' \
+    order by 1, 2";
 
 /// Tables on which a write may run code of users, or a policy that looks at other tables. Dependencies on built-in functions are not recorded by the server, so what is
 /// found here is a user's; written in C it belongs to an extension. Before 15 a generated column's dependencies are its table's.
@@ -737,12 +763,22 @@ fn content_hash(catalog: &Catalog) -> Result<[u8; 32], CatalogueError> {
             Ok(())
         }
     }
-    let Catalog { version: _, database, server_version, search_path, tables, functions, writes, enums, keys } =
-        catalog;
+    let Catalog {
+        version: _,
+        database,
+        server_version,
+        search_path,
+        tables,
+        functions,
+        writes,
+        enums,
+        keys,
+        constraints,
+    } = catalog;
     let mut sink = io::BufWriter::new(Sink(digest::Context::new(&digest::SHA256)));
     serde_json::to_writer(
         &mut sink,
-        &(database, server_version, search_path, tables, functions, writes, enums, keys),
+        &(database, server_version, search_path, tables, functions, writes, enums, keys, constraints),
     )?;
     let sink = sink.into_inner().map_err(|e| CatalogueError::Runtime(e.into_error()))?;
     let mut out = [0; 32];

@@ -83,6 +83,10 @@ pub(crate) struct Facts<'a> {
     /// One row of its answer can carry any number of stored rows: an aggregate that keeps its inputs, ARRAY(SELECT …), a neighbour's
     /// value, recursion.
     pub collects: bool,
+    /// An INSERT says what becomes of rows that are there already.
+    pub on_conflict: bool,
+    /// Rows of constants may have been left out of its text.
+    pub rows_left_out: bool,
 }
 
 /// Reads one top-level statement.
@@ -102,6 +106,7 @@ pub(crate) fn read(statement: Node<'_>) -> Result<Facts<'_>, Unknown> {
             Node::FuncCall(f) => function(f, &mut facts),
             Node::VariableSetStmt(s) => setting(s, &mut facts),
             Node::CopyStmt(c) => facts.copies.push(copy(c)),
+            Node::InsertStmt(i) => facts.on_conflict |= i.on_conflict_clause().is_some(),
             Node::TransactionStmt(t) => {
                 use nodes::TransactionStmtKind as Kind;
                 facts.commits |= !matches!(

@@ -17,7 +17,7 @@ use super::children::children;
 use super::facts::{Name, act, name};
 use super::known::{self, listed};
 use super::trace::{self, Place, Summaries, World};
-use crate::catalog::{Catalog, Function, Table};
+use crate::catalog::{Catalog, Constraint, Function, Table};
 
 /// A catalogue, ready to be asked by name.
 #[derive(Debug, Default)]
@@ -28,6 +28,8 @@ pub(crate) struct Index {
     functions: HashMap<Box<str>, bool>,
     enums: HashSet<Box<str>>,
     keys: HashMap<u32, Vec<i16>>,
+    /// Places in the catalogue's list, by table.
+    constraints: HashMap<u32, Vec<usize>>,
 }
 
 /// What must not be shown of one relation.
@@ -45,6 +47,11 @@ pub(crate) struct Taint {
 
 /// Taints by relation OID; what is absent is harmless.
 pub(crate) type Taints = HashMap<u32, Taint>;
+
+/// Whether this very column must not be shown.
+pub(crate) fn hidden(taints: &Taints, (table, number): (u32, i16)) -> bool {
+    taints.get(&table).is_some_and(|t| t.columns.values().any(|n| *n == number))
+}
 
 impl Index {
     /// A function that is not one of PostgreSQL's own harmless ones, or may be a user's of the same name.
@@ -67,6 +74,15 @@ impl Index {
         self.keys.get(&table).map(Vec::as_slice).filter(|k| !k.is_empty())
     }
 
+    /// What writes to a table are compared with.
+    pub(crate) fn constraints<'c>(
+        &self,
+        catalog: &'c Catalog,
+        table: u32,
+    ) -> impl Iterator<Item = &'c Constraint> {
+        self.constraints.get(&table).into_iter().flatten().filter_map(|i| catalog.constraints.get(*i))
+    }
+
     /// All of this name are of users and written in C.
     pub(crate) fn in_c(&self, function: &str) -> bool {
         self.functions.get(function) == Some(&true)
@@ -87,6 +103,9 @@ impl Index {
                     index.keys.remove(parent);
                 }
             }
+        }
+        for (i, constraint) in catalog.constraints.iter().enumerate() {
+            index.constraints.entry(constraint.table).or_default().push(i);
         }
         for function in &catalog.functions {
             let c = function.language.eq_ignore_ascii_case("c");

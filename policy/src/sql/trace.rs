@@ -16,7 +16,7 @@ use super::children::children;
 use super::facts::{self, constant, name};
 use super::known::{self, listed};
 use super::lineage::{Index, Taints, built_in, plain_operator, system};
-use crate::catalog::{Catalog, Function, Table, TableColumn};
+use crate::catalog::{Catalog, Constraint, Function, Table, TableColumn};
 use crate::judge::{Probe, ProbeValue};
 
 /// A column of a relation: OID and attribute number. Number 0: something of the relation, nobody knows what.
@@ -47,6 +47,8 @@ pub enum Place {
     /// It decides how many rows there are: arguments of functions that return rows, of TABLESAMPLE.
     Rows,
     Limit,
+    /// `ON CONFLICT` compares it with values that are not written out or bound, or with too many.
+    Conflict,
     /// It is computed with by something that can fail, or answer NULL, because of its value.
     Computed,
     /// It is stored.
@@ -125,6 +127,8 @@ pub(crate) struct World<'a> {
     pub all: bool,
     /// A name that resolves to nothing is a parameter (bodies of functions).
     pub body: bool,
+    /// Rows of constants may have been left out of the statement.
+    pub rows_left_out: bool,
 }
 
 impl<'a> World<'a> {
@@ -134,7 +138,7 @@ impl<'a> World<'a> {
         taints: &'a Taints,
         summaries: &'a Summaries,
     ) -> World<'a> {
-        World { catalog, index, taints, summaries, all: false, body: false }
+        World { catalog, index, taints, summaries, all: false, body: false, rows_left_out: false }
     }
 }
 
@@ -420,6 +424,7 @@ impl<'a> Tracer<'a> {
                     self.indirection(column, &with)?;
                 }
                 if let Some(conflict) = s.on_conflict_clause() {
+                    self.met(s, conflict.infer(), &rels);
                     if let Some(infer) = conflict.infer() {
                         let scope = Scope { parent: Some(&with), rels: &rels, ctes: &[] };
                         self.predicate(infer.where_clause(), &scope, Ask::Finer(Place::Predicate))?;
@@ -517,6 +522,40 @@ impl<'a> Tracer<'a> {
             self.record(&columns.all(), Place::Output);
         }
         Ok(Some(columns))
+    }
+
+    /// What ON CONFLICT asks: is there a row of this value? An inserted value is a probe of every hidden column that decides, as in
+    /// `column = value`.
+    fn met(
+        &mut self,
+        insert: &'a nodes::InsertStmt,
+        infer: Option<&'a nodes::InferClause>,
+        rels: &[Rel<'a>],
+    ) {
+        let Some(Body::Tables(tables)) = rels.first().map(|r| r.body.clone()) else { return };
+        for table in tables.iter() {
+            for constraint in self.world.index.constraints(self.world.catalog, table.oid) {
+                if !constraint.unique || !infer.is_none_or(|i| may_mean(i, constraint, table)) {
+                    continue;
+                }
+                for (_, number) in constraint.compares.iter().filter(|(oid, _)| *oid == table.oid) {
+                    let Some(column) = table.columns.iter().find(|c| c.number == *number) else { continue };
+                    let val = self.column(table, column);
+                    let Some(base) = val.column.filter(|_| val.hidden()) else { continue };
+                    let known = self.trace.probes.len();
+                    let values =
+                        if self.world.rows_left_out { None } else { inserted(insert, table, column) };
+                    match values.filter(|v| known + v.len() <= PROBES_MAX) {
+                        Some(values) if values.is_empty() => {}
+                        Some(values) => {
+                            self.record(&val, Place::Equality);
+                            self.probe(base, values);
+                        }
+                        None => self.record(&val, Place::Conflict),
+                    }
+                }
+            }
+        }
     }
 
     /// Subscripts in the targets of SET and INSERT's column list: they decide what is stored where.
@@ -1944,15 +1983,73 @@ impl<'a> Tracer<'a> {
         }
         for (val, base, values) in found {
             self.record(&val, Place::Equality);
-            for value in values {
-                let value = probed(value);
-                if !self.trace.probes.contains(&(base, value)) {
-                    self.trace.probes.push((base, value));
-                }
-            }
+            self.probe(base, values);
         }
         Ok(true)
     }
+
+    fn probe(&mut self, base: Base, values: Vec<Node<'a>>) {
+        for value in values {
+            let value = probed(value);
+            if !self.trace.probes.contains(&(base, value)) {
+                self.trace.probes.push((base, value));
+            }
+        }
+    }
+}
+
+/// Whether ON CONFLICT may look at this constraint of the table. Expressions may mean any.
+fn may_mean(infer: &nodes::InferClause, constraint: &Constraint, table: &Table) -> bool {
+    if let Some(name) = infer.conname() {
+        return name == constraint.name;
+    }
+    let mut named = Vec::new();
+    for element in infer.index_elems() {
+        match element {
+            Node::IndexElem(e) => match e.name() {
+                Some(name) => named.push(name),
+                None => return true,
+            },
+            _ => return true,
+        }
+    }
+    let number = |n: &i16| table.columns.iter().find(|c| c.number == *n).map(|c| c.name.as_str());
+    constraint.compares.iter().all(|(_, n)| number(n).is_none_or(|name| named.contains(&name)))
+}
+
+/// The values an INSERT gives a column; none where it is left to its default, `None` where they are not all written out or bound.
+fn inserted<'a>(insert: &'a nodes::InsertStmt, table: &Table, column: &TableColumn) -> Option<Vec<Node<'a>>> {
+    let mut named = insert.cols().iter().map(|c| match c {
+        Node::ResTarget(target) => target.name(),
+        _ => None,
+    });
+    let at = if insert.cols().is_empty() {
+        table.columns.iter().position(|c| c.number == column.number)?
+    } else {
+        match named.position(|name| name == Some(column.name.as_str())) {
+            Some(at) => at,
+            None => return Some(Vec::new()),
+        }
+    };
+    let query = match insert.select_stmt() {
+        Node::None => return Some(Vec::new()),
+        Node::SelectStmt(query) => query,
+        _ => return None,
+    };
+    let mut values = Vec::new();
+    let mut take = |value: Option<Node<'a>>| match value {
+        // Fewer values than columns: the rest gets defaults.
+        None | Some(Node::SetToDefault(_)) => Some(()),
+        Some(value) => constant(value).then(|| values.push(value)),
+    };
+    if query.values_lists().is_empty() {
+        let one = query.from_clause().is_empty() && query.larg().is_none();
+        take(Some(query.target_list().get(at).filter(|_| one)?.val()))?;
+    }
+    for row in query.values_lists() {
+        take(row.as_node_list()?.get(at))?;
+    }
+    Some(values)
 }
 
 /// Values one statement may ask about.

@@ -407,7 +407,8 @@ impl Ready {
                 self.probe(&decision, Some(&values), now)
             } else {
                 // A value that is not seen cannot be counted.
-                decision.probes.iter().find(|p| p.enforce).map(|p| Box::new(p.refusal()))
+                let unseen = decision.probes.iter().find(|p| p.enforce).map(|p| Box::new(p.refusal()));
+                unseen.or_else(|| self.probe(&decision, None, now))
             };
             if refused.is_some() {
                 break;
@@ -670,12 +671,12 @@ impl Ready {
         !clean || !self.owed.disturbs_nothing()
     }
 
-    /// What a Bind of this name may ask about masked columns: every statement the name can mean counts, because a Parse that is
+    /// What a Bind of this name may ask about masked columns, or meet in them: every statement the name can mean counts, because a Parse that is
     /// still under way may fail, and then the one before is meant.
     fn probed(&self, name: &[u8], latest: Option<&Arc<Decision>>) -> Vec<Arc<Decision>> {
         let mut all: Vec<Arc<Decision>> = Vec::new();
         let mut note = |decision: Option<&Arc<Decision>>| {
-            if let Some(decision) = decision.filter(|d| !d.probes.is_empty())
+            if let Some(decision) = decision.filter(|d| !d.probes.is_empty() || !d.conflicts.is_empty())
                 && !all.iter().any(|known| Arc::ptr_eq(known, decision))
             {
                 all.push(decision.clone());

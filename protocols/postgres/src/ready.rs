@@ -18,6 +18,7 @@ use ring::rand::SystemRandom;
 
 use crate::cancel::{Cancels, Courier, Key};
 use crate::copy;
+use crate::message::error_field;
 use crate::owed::{Owed, Queue};
 use crate::prepared::{Disturbs, Tables};
 use crate::refuse;
@@ -545,7 +546,27 @@ impl Ready {
             }
             (ProbeValue::Parameter(_), None) => None,
         };
-        self.count_probes(&decision.probes, &value, now)
+        self.count_probes(&decision.probes, &value, now).or_else(|| {
+            let identity = &self.identity.subject.identity;
+            let spent = budget::met_too_often(&decision.conflicts, &self.shared.budgets, identity, now);
+            spent.map(|probe| Box::new(probe.refusal()))
+        })
+    }
+
+    /// The target said that a value is there already, or is missing: an answer about masked columns, which no mask can hide, so it is
+    /// counted like a question. What is written next is refused when the budget is used up.
+    pub(crate) fn met(&self, error: &[u8], now: Now) {
+        let field = |code| error_field(error, code).and_then(|f| std::str::from_utf8(f).ok());
+        let (Some(judge), Some(schema), Some(table), Some(constraint)) =
+            (self.judge.as_ref().filter(|_| self.scope.masks()), field(b's'), field(b't'), field(b'n'))
+        else {
+            return;
+        };
+        let mut which = self.id.to_vec();
+        which.extend_from_slice(&now.mono_ns.to_be_bytes());
+        let digest = Probe::digest(&which);
+        // Over the budget already, there is nothing more to count: the next such statement does not run.
+        let _counted = self.count_probes(&judge.met(schema, table, constraint), &|_| Some(digest), now);
     }
 
     fn count_probes(
@@ -561,7 +582,10 @@ impl Ready {
 
     /// The same for a text that the server runs at once, which may run what SQL's PREPARE kept.
     fn probe_text(&mut self, decision: &Decision, text: &[u8], now: Now) -> Option<Box<Block>> {
-        if decision.probes.is_empty() && (self.probing.is_empty() || !decision.strangers) {
+        if decision.probes.is_empty()
+            && decision.conflicts.is_empty()
+            && (self.probing.is_empty() || !decision.strangers)
+        {
             return None;
         }
         let kept = decision.probes.iter().filter(|p| matches!(p.value, ProbeValue::Parameter(_)));

@@ -654,6 +654,10 @@ impl Ready {
         let severity = error_field(body, b'V').or_else(|| error_field(body, b'S'));
         let fatal = severity.is_some_and(|s| s == b"FATAL" || s == b"PANIC");
         self.target_fatal |= fatal;
+        // unique_violation, exclusion_violation, foreign_key_violation.
+        if matches!(&state, b"23505" | b"23P01" | b"23503") {
+            self.met(body, now);
+        }
         let withhold = self.withholding();
         let refusal = match self.owed.front() {
             // A FATAL is never the answer to a stand-in: the target is going away.

@@ -197,6 +197,60 @@ fn a_table_made_past_the_gateway_is_known_before_anything_is_asked_about_it() {
 }
 
 #[test]
+fn meeting_masked_values_by_writing_is_counted() {
+    const RULES: &str = "\
+\x20 - name: mask-people
+    on: {connection: \"*\", columns: [people.email, people.ssn], groups: [support]}
+    mask: redact
+    probes: 4
+";
+    let server = servers::postgres(15);
+    let gateway = Gateway::start(Settings::new(Io::Uring, server).rules(RULES));
+    let database = servers::database(server);
+    server.sql(
+        &database,
+        "create table people (id int generated always as identity primary key, email text unique, ssn text, name text) ;
+         create unique index people_lower_ssn on people (lower(ssn)) where name is not null;
+         create table letters (id int primary key, recipient text references people (email));
+         insert into people (email, ssn, name) select 'p' || i || '@x', 'S' || i, 'n' || i from generate_series(1, 50) i",
+    );
+    let mut client = Client::login(gateway.port, "raw_support", &database);
+    // What meets nothing costs nothing.
+    for i in 0..20 {
+        let new =
+            client.query(&format!("insert into people (email, ssn, name) values ('new{i}@x', 'N{i}', 'n')"));
+        assert_eq!(new[0].tag, 'C', "{}", crate::wire::tags(&new));
+    }
+    assert_eq!(client.query("insert into letters values (1, 'p1@x')")[0].tag, 'C');
+    let mut state = |sql: &str| {
+        let answer = client.query(sql);
+        if answer[0].tag == 'E' { answer[0].field('C') } else { String::new() }
+    };
+    assert_eq!(state("insert into people (email) values ('p1@x')"), "23505");
+    assert_eq!(state("update people set ssn = 's2' where id = 1"), "23505");
+    assert_eq!(state("insert into letters values (2, 'nobody@x')"), "23503");
+    // Its own column of no rule: another matter.
+    assert_eq!(state("insert into letters values (1, 'p1@x')"), "23505");
+    // More rows than can be counted.
+    let rows: Vec<String> = (0..300).map(|i| format!("('p{i}@x', 'n')")).collect();
+    let many =
+        format!("insert into people (email, name) values {} on conflict (email) do nothing", rows.join(", "));
+    assert_eq!(state(&many), "42501");
+    // Asked beforehand, so refused beforehand: a fifth value.
+    let two = "insert into people (email) values ('a@x'), ('b@x') on conflict (email) do nothing";
+    assert_eq!(state(two), "54000");
+    // That was the fourth; now nothing goes that could meet one.
+    assert_eq!(state("insert into people (email) values ('z@x')"), "54000");
+    assert_eq!(state("copy people (email) from stdin"), "54000");
+    assert_eq!(state("insert into letters values (3, 'p3@x')"), "54000");
+    assert_eq!(state("select name from people where id = 1"), "");
+    assert_eq!(
+        server.sql(&database, "select count(*) from people where email in ('a@x', 'b@x', 'z@x')"),
+        "0"
+    );
+}
+
+#[test]
 fn a_blocked_statement_leaves_the_session_usable() {
     for (version, io) in [(15, Io::Epoll), (18, Io::Uring)] {
         let server = servers::postgres(version);
