@@ -86,6 +86,30 @@ pub struct TableColumn {
     pub generated: Option<String>,
 }
 
+#[cfg(test)]
+impl Table {
+    /// For tests: a table of texts in `public`, or a view.
+    pub(crate) fn of(oid: u32, name: &str, columns: &[&str], definition: Option<&str>) -> Table {
+        let column = |(name, number): (&&str, i16)| TableColumn {
+            number,
+            name: (*name).into(),
+            type_oid: 25,
+            type_name: "text".into(),
+            not_null: false,
+            generated: None,
+        };
+        Table {
+            oid,
+            schema: "public".into(),
+            name: name.into(),
+            kind: if definition.is_some() { 'v' } else { 'r' },
+            columns: columns.iter().zip(1..).map(column).collect(),
+            parents: Vec::new(),
+            definition: definition.map(str::to_owned),
+        }
+    }
+}
+
 /// A function outside `pg_catalog` and `information_schema`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Function {

@@ -285,38 +285,21 @@ impl<'c> Explainer<'c> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::{Table, TableColumn};
+    use crate::catalog::Table;
 
     fn catalog() -> Catalog {
-        let column = |number, name: &str| TableColumn {
-            number,
-            name: name.into(),
-            type_oid: 25,
-            type_name: "text".into(),
-            not_null: false,
-            generated: None,
-        };
-        let table = |oid, name: &str, columns: &[&str], definition: Option<&str>| Table {
-            oid,
-            schema: "public".into(),
-            name: name.into(),
-            kind: if definition.is_some() { 'v' } else { 'r' },
-            columns: columns.iter().zip(1..).map(|(c, n)| column(n, c)).collect(),
-            parents: Vec::new(),
-            definition: definition.map(str::to_owned),
-        };
         Catalog {
             search_path: vec!["public".into()],
             tables: vec![
-                table(20_000, "people", &["id", "name", "ssn"], None),
-                table(20_001, "orders", &["id", "person", "item"], None),
-                table(
+                Table::of(20_000, "people", &["id", "name", "ssn"], None),
+                Table::of(20_001, "orders", &["id", "person", "item"], None),
+                Table::of(
                     20_002,
                     "v",
                     &["id", "tax"],
                     Some("SELECT p.id, upper(p.ssn) AS tax FROM people p WHERE p.name = 'x'"),
                 ),
-                table(20_003, "w", &["t"], Some("SELECT v.tax FROM v")),
+                Table::of(20_003, "w", &["t"], Some("SELECT v.tax FROM v")),
             ],
             functions: vec![Function {
                 oid: 20_010,

@@ -144,33 +144,15 @@ fn quoted(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::TableColumn;
     use crate::rule::{Source, compile};
 
     fn catalog() -> Arc<Catalog> {
-        let column = |number, name: &str| TableColumn {
-            number,
-            name: name.into(),
-            type_oid: 25,
-            type_name: "text".into(),
-            not_null: false,
-            generated: None,
-        };
-        let table = |oid, name: &str, columns: &[&str], definition: Option<&str>| Table {
-            oid,
-            schema: "public".into(),
-            name: name.into(),
-            kind: if definition.is_some() { 'v' } else { 'r' },
-            columns: columns.iter().zip(1..).map(|(c, n)| column(n, c)).collect(),
-            parents: Vec::new(),
-            definition: definition.map(str::to_owned),
-        };
         Arc::new(Catalog {
             search_path: vec!["public".into()],
             tables: vec![
-                table(20_000, "people", &["id", "ssn"], None),
-                table(20_001, "Mixed", &["id", "Card"], None),
-                table(20_002, "v", &["tax"], Some("SELECT upper(p.ssn) AS tax FROM people p")),
+                Table::of(20_000, "people", &["id", "ssn"], None),
+                Table::of(20_001, "Mixed", &["id", "Card"], None),
+                Table::of(20_002, "v", &["tax"], Some("SELECT upper(p.ssn) AS tax FROM people p")),
             ],
             ..Catalog::default()
         })

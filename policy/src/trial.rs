@@ -149,33 +149,14 @@ fn masked(judge: &Judge, decision: &Decision, sql: &str) -> Result<Vec<String>, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::{Table, TableColumn};
-
-    const TEXT: u32 = 25;
+    use crate::catalog::Table;
 
     fn catalog() -> Catalog {
-        let column = |number, name: &str| TableColumn {
-            number,
-            name: name.into(),
-            type_oid: TEXT,
-            type_name: "text".into(),
-            not_null: false,
-            generated: None,
-        };
-        let table = |oid, name: &str, columns| Table {
-            oid,
-            schema: "public".into(),
-            name: name.into(),
-            kind: 'r',
-            columns,
-            parents: Vec::new(),
-            definition: None,
-        };
         Catalog {
             search_path: vec!["public".into()],
             tables: vec![
-                table(20_000, "people", vec![column(1, "id"), column(2, "name"), column(3, "ssn")]),
-                table(20_001, "orders", vec![column(1, "id"), column(2, "item")]),
+                Table::of(20_000, "people", &["id", "name", "ssn"], None),
+                Table::of(20_001, "orders", &["id", "item"], None),
             ],
             ..Catalog::default()
         }

@@ -6,22 +6,19 @@
 //! make it larger or other. Invariant: each statement runs alone, in a transaction that is rolled back.
 #![expect(clippy::indexing_slicing, reason = "helpers of tests fail as tests do")]
 
+mod support;
+
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
-use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use policy::lineage::Explainer;
 use policy::mask::Mask;
 use policy::rule::{On, PolicyFile, Rule, Source};
 use policy::{Catalog, Decision, Judge, Origin, Subject, Verdict, compile};
 use serde_json::Value;
+use support::Server;
 
 const STATEMENTS: usize = 12_000;
 const SEED: u64 = 23;
@@ -107,117 +104,14 @@ const CATALOGUE: &str = "
                 where contype = 'f' and (confupdtype not in ('a', 'r') or confdeltype not in ('a', 'r'))),
             'deferred', (select json_agg(distinct tgrelid::bigint) from pg_trigger where tgdeferrable)))";
 
-// ---------------------------------------------------------------------------------------------------------------- server
-
-struct Server {
-    dir: PathBuf,
-    bin: PathBuf,
-    port: u16,
-    child: Child,
-}
-
-/// The server refuses to run as root.
-fn as_postgres(program: &Path) -> Command {
-    let root = fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
-    if !root {
-        return Command::new(program);
-    }
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups", "--pdeathsig", "QUIT"])
-        .arg(program);
-    command
-}
-
-impl Server {
-    fn start(bin: PathBuf) -> Server {
-        let dir = std::env::temp_dir().join(format!("lockgate-sound-{}", std::process::id()));
-        fs::create_dir_all(&dir).expect("a folder");
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).expect("the postgres user may enter");
-        let data = dir.join("data");
-        let made = as_postgres(&bin.join("initdb"))
-            .arg("-D")
-            .arg(&data)
-            .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"])
-            .output()
-            .expect("initdb starts");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-        let log = fs::File::create(dir.join("log")).expect("a log");
-        let child = as_postgres(&bin.join("postgres"))
-            .arg("-D")
-            .arg(&data)
-            .args([
-                "-p",
-                &port.to_string(),
-                "-c",
-                "listen_addresses=127.0.0.1",
-                "-c",
-                "unix_socket_directories=",
-            ])
-            .args(["-c", "fsync=off", "-c", "autovacuum=off", "-c", "jit=off", "-c", "max_connections=10"])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second handle"))
-            .stderr(log)
-            .spawn()
-            .expect("postgres starts");
-        let server = Server { dir, bin, port, child };
-        let start = Instant::now();
-        while server.psql("postgres", "select 1").0.trim() != "1" {
-            assert!(
-                start.elapsed() < Duration::from_secs(60),
-                "PostgreSQL does not answer: {}",
-                server.dir.display()
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        server
-    }
-
-    /// Runs a script; what it printed, and what it complained of.
-    fn psql(&self, database: &str, script: &str) -> (String, String) {
-        let file = self.dir.join(format!("{database}.sql"));
-        fs::write(&file, script).expect("a script");
-        // Some distributions of the server come without clients.
-        let ours = self.bin.join("psql");
-        let output = Command::new(if ours.exists() { ours } else { "psql".into() })
-            .args([
-                "-X",
-                "-A",
-                "-t",
-                "-q",
-                "-F",
-                "\x1f",
-                "-v",
-                "VERBOSITY=verbose",
-                "-h",
-                "127.0.0.1",
-                "-U",
-                "postgres",
-            ])
-            .args(["-p", &self.port.to_string(), "-d", database, "-f"])
-            .arg(&file)
-            .output()
-            .expect("psql starts");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&format!("{}:", file.display()), "");
-        (text(&output.stdout), text(&output.stderr))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let stopped = as_postgres(&self.bin.join("pg_ctl"))
-            .arg("-D")
-            .arg(self.dir.join("data"))
-            .args(["-m", "immediate", "-w", "stop"])
-            .stdout(Stdio::null())
-            .status();
-        if !stopped.is_ok_and(|s| s.success()) {
-            let _ended_otherwise = self.child.kill();
-        }
-        let _its_status = self.child.wait();
-        let _left_in_the_temporary_folder = fs::remove_dir_all(&self.dir);
-    }
+/// Runs a script; what it printed, and what it complained of.
+fn script(server: &Server, database: &str, script: &str) -> (String, String) {
+    let file = server.dir.join(format!("{database}.sql"));
+    fs::write(&file, script).expect("a script");
+    let file = file.display().to_string();
+    let output = server.psql(database, &["-F", "\x1f", "-v", "VERBOSITY=verbose", "-f", &file]);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&format!("{file}:"), "");
+    (text(&output.stdout), text(&output.stderr))
 }
 
 // ------------------------------------------------------------------------------------------------------------- statements
@@ -572,7 +466,7 @@ fn run(server: &Server, database: &str, statements: &[(usize, &str)]) -> Said {
 
 /// The same with something before each.
 fn run_as(server: &Server, database: &str, statements: &[(usize, &str)], before: &str) -> Said {
-    let mut script = String::from(
+    let mut lines = String::from(
         "\\pset null '\x02'\nset statement_timeout = 3000;\nset max_parallel_workers_per_gather = 0;\n",
     );
     // Writes last: what they leave behind, rolled back, is of another size in each database, and may change plans and the order of
@@ -581,9 +475,9 @@ fn run_as(server: &Server, database: &str, statements: &[(usize, &str)], before:
         |sql: &str| ["INSERT ", "UPDATE ", "DELETE ", "MERGE ", "CREATE "].iter().any(|w| sql.contains(w));
     let reads = statements.iter().filter(|(_, sql)| !writes(sql));
     for (i, sql) in reads.chain(statements.iter().filter(|(_, sql)| writes(sql))) {
-        let _ = writeln!(script, "\\echo @@{i}\n\\warn @@{i}\nBEGIN;\n{before} {sql};\nROLLBACK;");
+        let _ = writeln!(lines, "\\echo @@{i}\n\\warn @@{i}\nBEGIN;\n{before} {sql};\nROLLBACK;");
     }
-    let (out, err) = server.psql(database, &script);
+    let (out, err) = script(server, database, &lines);
     let mut said = Said::new();
     for (printed, text) in [(true, &out), (false, &err)] {
         let mut current = None;
@@ -761,28 +655,19 @@ fn judge(catalog: &str) -> Judge {
 
 #[test]
 fn what_is_called_clean_does_not_depend_on_a_masked_value() {
-    let bin = std::env::var_os("LG_TEST_PG_BIN").unwrap_or_else(|| "/usr/lib/postgresql/15/bin".into());
-    let bin = PathBuf::from(bin);
-    if !bin.join("initdb").exists() {
-        // Past the test harness, which shows what a passing test printed to nobody.
-        let place = bin.display();
-        writeln!(std::io::stderr(), "SKIPPED: no PostgreSQL in {place} (LG_TEST_PG_BIN names another)")
-            .expect("stderr");
-        return;
-    }
+    let Some(server) = Server::start(&["autovacuum=off", "jit=off"]) else { return };
     let number = |name: &str, default: u64| match std::env::var(name) {
         Ok(text) => text.parse().expect("a number"),
         Err(_) => default,
     };
     let mut dice = Dice(number("LG_SOUND_SEED", SEED));
     let count = number("LG_SOUND_STATEMENTS", STATEMENTS as u64) as usize;
-    let server = Server::start(bin);
     for (database, secret) in [("one", "3s"), ("two", "81zzz")] {
-        server.psql("postgres", &format!("create database {database}"));
-        let (_, complaints) = server.psql(database, &SCHEMA.replace("{secret}", secret));
+        script(&server, "postgres", &format!("create database {database}"));
+        let (_, complaints) = script(&server, database, &SCHEMA.replace("{secret}", secret));
         assert_eq!(complaints, "");
     }
-    let catalog = server.psql("one", &format!("set search_path = pg_catalog; {CATALOGUE}")).0;
+    let catalog = script(&server, "one", &format!("set search_path = pg_catalog; {CATALOGUE}")).0;
     let judge = judge(&catalog);
 
     let mut statements: Vec<String> = (0..count).map(|_| statement(&mut dice)).collect();

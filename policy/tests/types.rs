@@ -4,19 +4,19 @@
 //! says so when there is none. Invariant: the types are the server's own list (pg_type), so a new one cannot be forgotten; the server
 //! judges by its input and receive functions, through COPY FROM.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Output;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use policy::catalog::{Table, TableColumn};
 use policy::mask::{Cell, HashKey, Masked};
 use policy::rule::{PolicyFile, Source};
 use policy::{Catalog, Column, Format, Subject, compile};
+
+use support::Server;
 
 const OF_USERS: &str = "
     create type mood as enum ('sad', 'ok');
@@ -89,13 +89,9 @@ struct Kind {
 
 #[test]
 fn every_type_takes_every_mask_back() {
-    let Some(server) = Server::start() else {
-        println!("skipped: no PostgreSQL");
-        return;
-    };
-    server.psql(OF_USERS);
-    let kinds: Vec<Kind> = server
-        .psql(TYPES)
+    let Some(server) = Server::start(&[]) else { return };
+    answer(&server, OF_USERS);
+    let kinds: Vec<Kind> = answer(&server, TYPES)
         .lines()
         .map(|line| {
             let parts: Vec<&str> = line.split('|').collect();
@@ -129,7 +125,7 @@ fn every_type_takes_every_mask_back() {
     ] {
         let columns: Vec<String> =
             kinds.iter().enumerate().map(|(i, k)| format!("c{i} {}", k.name)).collect();
-        server.psql(&format!("create table in_{table} ({})", columns.join(", ")));
+        answer(&server, &format!("create table in_{table} ({})", columns.join(", ")));
     }
 
     let rules = MASKS
@@ -164,7 +160,7 @@ fn every_type_takes_every_mask_back() {
                 put(&mut row, masked.as_deref(), format, columns == 0);
                 columns += 1;
             }
-            let complaint = server.copy(&finish(row, columns, format), format);
+            let complaint = complaint(&server, &finish(row, columns, format), format);
             assert!(complaint.is_empty(), "{mask}{json} in {format:?}: {complaint}");
         }
     }
@@ -192,7 +188,7 @@ fn every_type_takes_every_mask_back() {
                 put(&mut row, fill.as_deref(), format, columns == 0);
                 columns += 1;
             }
-            let complaint = server.copy(&finish(row, columns, format), format);
+            let complaint = complaint(&server, &finish(row, columns, format), format);
             assert!(complaint.is_empty(), "{varying} bytes in {format:?}: {complaint}");
             assert!(filled > 15, "{filled} types have a fill in {format:?}");
         }
@@ -294,109 +290,21 @@ fn finish(row: Vec<u8>, columns: usize, format: Format) -> Vec<u8> {
 
 // ------------------------------------------------------------------------------------------------------------------- server
 
-struct Server {
-    dir: PathBuf,
-    bin: PathBuf,
-    port: u16,
-    child: Child,
+fn run(server: &Server, sql: &str) -> Output {
+    server.psql("postgres", &["-v", "ON_ERROR_STOP=1", "-c", sql])
 }
 
-/// The server refuses to run as root.
-fn as_postgres(program: &Path) -> Command {
-    let root = fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
-    if !root {
-        return Command::new(program);
-    }
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups", "--pdeathsig", "QUIT"])
-        .arg(program);
-    command
+fn answer(server: &Server, sql: &str) -> String {
+    let output = run(server, sql);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-impl Server {
-    fn start() -> Option<Server> {
-        let bin = std::env::var("LG_TEST_PG_BIN").unwrap_or_else(|_| "/usr/lib/postgresql/15/bin".into());
-        let bin = PathBuf::from(bin);
-        if !bin.join("initdb").exists() {
-            return None;
-        }
-        let dir = std::env::temp_dir().join(format!("lockgate-types-{}", std::process::id()));
-        fs::create_dir_all(&dir).expect("a folder");
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).expect("the postgres user may enter");
-        let made = as_postgres(&bin.join("initdb"))
-            .arg("-D")
-            .arg(dir.join("data"))
-            .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"])
-            .output()
-            .expect("initdb starts");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-        let log = fs::File::create(dir.join("log")).expect("a log");
-        let child = as_postgres(&bin.join("postgres"))
-            .arg("-D")
-            .arg(dir.join("data"))
-            .args([
-                "-p",
-                &port.to_string(),
-                "-c",
-                "listen_addresses=127.0.0.1",
-                "-c",
-                "unix_socket_directories=",
-            ])
-            .args(["-c", "fsync=off", "-c", "max_connections=10"])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second handle"))
-            .stderr(log)
-            .spawn()
-            .expect("postgres starts");
-        let server = Server { dir, bin, port, child };
-        let start = Instant::now();
-        while !server.run("select 1").status.success() {
-            assert!(start.elapsed() < Duration::from_secs(60), "PostgreSQL does not answer");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Some(server)
-    }
-
-    fn run(&self, sql: &str) -> std::process::Output {
-        // Some distributions of the server come without clients.
-        let ours = self.bin.join("psql");
-        Command::new(if ours.exists() { ours } else { "psql".into() })
-            .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres"])
-            .args(["-p", &self.port.to_string(), "-d", "postgres", "-c", sql])
-            .output()
-            .expect("psql starts")
-    }
-
-    fn psql(&self, sql: &str) -> String {
-        let output = self.run(sql);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("UTF-8")
-    }
-
-    /// What the server complains of when it is given these rows.
-    fn copy(&self, rows: &[u8], format: Format) -> String {
-        let file = self.dir.join("rows");
-        fs::write(&file, rows).expect("a file");
-        let format = if format == Format::Binary { "binary" } else { "text" };
-        let output = self.run(&format!("\\copy in_{format} from '{}' (format {format})", file.display()));
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let stopped = as_postgres(&self.bin.join("pg_ctl"))
-            .arg("-D")
-            .arg(self.dir.join("data"))
-            .args(["-m", "immediate", "-w", "stop"])
-            .stdout(Stdio::null())
-            .status();
-        if !stopped.is_ok_and(|s| s.success()) {
-            let _ended_otherwise = self.child.kill();
-        }
-        let _its_status = self.child.wait();
-        let _left_in_the_temporary_folder = fs::remove_dir_all(&self.dir);
-    }
+/// What the server complains of when it is given these rows.
+fn complaint(server: &Server, rows: &[u8], format: Format) -> String {
+    let file = server.dir.join("rows");
+    fs::write(&file, rows).expect("a file");
+    let format = if format == Format::Binary { "binary" } else { "text" };
+    let output = run(server, &format!("\\copy in_{format} from '{}' (format {format})", file.display()));
+    String::from_utf8_lossy(&output.stderr).into_owned()
 }
