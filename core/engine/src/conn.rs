@@ -11,7 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -75,6 +75,10 @@ pub(crate) struct Conn {
     offered: Option<Arc<ServerTls>>,
     target: RefCell<Option<Arc<Target>>>,
     alone: bool,
+    /// Who started this session beside itself, and is told when it is over.
+    beside: Option<Weak<Conn>>,
+    /// A session was started beside this one, and is not over.
+    accompanied: Cell<bool>,
     born_ms: u64,
     active_ms: Cell<u64>,
     until_ms: Cell<u64>,
@@ -170,14 +174,14 @@ impl Conn {
         session: Box<dyn Session>,
         offered: Option<Arc<ServerTls>>,
     ) {
-        let conn = Conn::new(worker, session, offered, false);
+        let conn = Conn::new(worker, session, offered, false, None);
         conn.client.open(socket);
         conn.start(Side::Client, true);
     }
 
     /// A session without a client.
-    fn alone(worker: &Rc<Worker>, session: Box<dyn Session>) {
-        let conn = Conn::new(worker, session, None, true);
+    fn alone(worker: &Rc<Worker>, session: Box<dyn Session>, beside: Option<Weak<Conn>>) {
+        let conn = Conn::new(worker, session, None, true, beside);
         conn.client.ended.set(true);
         conn.start(Side::Server, true);
     }
@@ -187,6 +191,7 @@ impl Conn {
         session: Box<dyn Session>,
         offered: Option<Arc<ServerTls>>,
         alone: bool,
+        beside: Option<Weak<Conn>>,
     ) -> Rc<Conn> {
         let now_ms = worker.tick_ms.get();
         let conn = Rc::new(Conn {
@@ -201,6 +206,8 @@ impl Conn {
             offered,
             target: RefCell::new(None),
             alone,
+            beside,
+            accompanied: Cell::new(false),
             born_ms: now_ms,
             active_ms: Cell::new(now_ms),
             until_ms: Cell::new(u64::MAX),
@@ -496,16 +503,11 @@ impl Conn {
         input.take(taken);
         let followed = match outcome {
             Err(fault) => Err(fault),
-            Ok(Step::Read { need }) => {
-                return match self.read_on(side, received, taken, need, input) {
-                    Quick::Next(next) => next,
-                    Quick::Event(event) => self.drive(side, event, input).await,
-                    Quick::Slow { received, shown } => {
-                        Box::pin(self.slow(side, received, shown, input)).await
-                    }
-                    Quick::Fail(fault) => self.fail(fault).await,
-                };
-            }
+            Ok(Step::Read { need }) => return self.read_slowly(side, received, taken, need, input).await,
+            Ok(Step::Beside(session)) => match self.accompany(session) {
+                Ok(()) => return self.read_slowly(side, false, taken, 0, input).await,
+                Err(fault) => Err(fault),
+            },
             Ok(step) => {
                 if !matches!(step, Step::StartTls(Side::Server) | Step::Close { .. }) {
                     self.read_server();
@@ -518,6 +520,34 @@ impl Conn {
             Ok(None) => Next::Stop,
             Err(fault) => self.fail(fault).await,
         }
+    }
+
+    async fn read_slowly(
+        self: &Rc<Conn>,
+        side: Side,
+        received: bool,
+        taken: usize,
+        need: usize,
+        input: &mut Input,
+    ) -> Next {
+        match self.read_on(side, received, taken, need, input) {
+            Quick::Next(next) => next,
+            Quick::Event(event) => self.drive(side, event, input).await,
+            Quick::Slow { received, shown } => Box::pin(self.slow(side, received, shown, input)).await,
+            Quick::Fail(fault) => self.fail(fault).await,
+        }
+    }
+
+    /// Starts a session beside this one.
+    fn accompany(self: &Rc<Conn>, session: Box<dyn Session>) -> Result<(), Fault> {
+        if self.alone {
+            return Err(Fault::Bug("a session without a client wants another one beside it"));
+        }
+        if self.accompanied.replace(true) {
+            return Err(Fault::Bug("a second session beside this one"));
+        }
+        Conn::alone(&self.worker, session, Some(Rc::downgrade(self)));
+        Ok(())
     }
 
     async fn settle(
@@ -560,7 +590,7 @@ impl Conn {
         input: &mut Input,
     ) -> Result<Option<Event>, Fault> {
         match step {
-            Step::Read { .. } => Err(Fault::Bug("reading is not a step of this kind")),
+            Step::Read { .. } | Step::Beside(_) => Err(Fault::Bug("reading is not a step of this kind")),
             Step::Dial(target) => self.dial(side, target).await,
             Step::StartTls(Side::Client) => self.start_client_tls(side, input).await,
             Step::StartTls(Side::Server) => self.start_server_tls(side, input).await,
@@ -722,7 +752,7 @@ impl Conn {
             if self.alone {
                 tracing::warn!("a session without a client wants another one after it");
             } else {
-                Conn::alone(&self.worker, session);
+                Conn::alone(&self.worker, session, None);
             }
         }
         // Both are asked now: what is queued later comes from pumps that are about to end.
@@ -771,7 +801,9 @@ impl Conn {
         let must_close = matches!(event, Event::Kill | Event::Expired(_));
         io::spawn(async move {
             let mut nothing = Input::default();
-            let side = if conn.alone { Side::Server } else { Side::Client };
+            // Whoever parted spoke to the server: the client's bytes may have waited for it, and are shown again.
+            let server = conn.alone || matches!(event, Event::Parted);
+            let side = if server { Side::Server } else { Side::Client };
             if let Next::Wait { .. } = conn.drive(side, event, &mut nothing).await
                 && must_close
             {
@@ -822,6 +854,10 @@ impl Drop for Conn {
             add(&self.worker.stats.panics, 1);
         }
         self.worker.delist(self.number, self.alone);
+        if let Some(main) = self.beside.as_ref().and_then(Weak::upgrade) {
+            main.accompanied.set(false);
+            main.tell(Event::Parted);
+        }
     }
 }
 

@@ -38,6 +38,11 @@ mod tests {
         a_name_and_a_unix_socket_are_dialled
         last_words_arrive_though_bytes_were_unread
         a_session_may_go_on_without_its_client
+        a_session_may_have_another_beside_it
+        what_goes_wrong_beside_a_session_is_told_to_it
+        one_session_beside_another_and_no_more
+        a_session_beside_another_has_ten_seconds
+        a_session_beside_another_may_outlive_it
         an_answer_comes_back_from_another_thread
         a_dropped_question_is_answered_failed
         untaken_bytes_are_shown_again_when_the_other_side_moved
@@ -425,6 +430,172 @@ mod tests {
         assert_eq!(read_to_end(&mut client), b"");
         assert_eq!(told.recv_timeout(Duration::from_secs(5)).unwrap(), b"cancel 42");
         assert!(gate.engine.drain(Duration::from_secs(5)));
+    }
+
+    /// Sends `said` to the target, and is over when that closes.
+    fn errand(target: Arc<Target>, said: &'static [u8]) -> Made {
+        session(Phase::Login, move |event, flow| match event {
+            Event::Opened => Ok(Step::Dial(target.clone())),
+            Event::Dialled(Ok(())) => {
+                flow.send(Side::Server, said);
+                Ok(Step::READ)
+            }
+            other => usual(&other),
+        })
+    }
+
+    /// Forwards both ways; a `!` from the client is taken by starting what `beside` makes, and what comes behind it waits until that is
+    /// over.
+    fn accompanied(
+        target: Arc<Target>,
+        mut beside: impl FnMut() -> Made + 'static,
+    ) -> Box<dyn flow::Session> {
+        let mut out = false;
+        session(Phase::Busy, move |event, flow| match (event, flow.speaker()) {
+            (Event::Opened, _) => Ok(Step::Dial(target.clone())),
+            (Event::Parted, speaker) => {
+                assert_eq!((speaker, flow.input(), out), (Side::Server, &b""[..], true));
+                out = false;
+                flow.send(Side::Client, b"?");
+                Ok(Step::READ)
+            }
+            (Event::Received, Side::Client) if out => Ok(Step::READ),
+            (Event::Received, Side::Client) => {
+                let Some(at) = flow.input().iter().position(|b| *b == b'!') else { return forward_all(flow) };
+                flow.forward(at, Pass::housekeeping());
+                flow.discard(1);
+                out = true;
+                Ok(Step::Beside(beside()))
+            }
+            (Event::Received, Side::Server) => forward_all(flow),
+            (other, _) => usual(&other),
+        })
+    }
+
+    #[track_caller]
+    fn hears(client: &mut TcpStream, expected: &[u8]) {
+        let mut got = vec![0; expected.len()];
+        client.read_exact(&mut got).unwrap();
+        assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(expected));
+    }
+
+    fn a_session_may_have_another_beside_it(io: Io) {
+        let (tell, told) = channel();
+        let (go, wait) = channel::<()>();
+        let (tell, wait) = (Mutex::new(tell), Mutex::new(wait));
+        let beside = target(move |mut stream| {
+            let mut said = [0; 5];
+            stream.read_exact(&mut said).unwrap();
+            tell.lock().unwrap().send(said).unwrap();
+            wait.lock().unwrap().recv().unwrap();
+        });
+        let echo = echo();
+        let gate =
+            Gate::start(io, move |_| accompanied(echo.plain(), move || errand(beside.plain(), b"hello")));
+        let mut client = gate.connect();
+        for _ in 0..3 {
+            client.write_all(b"one!two").unwrap();
+            hears(&mut client, b"one");
+            assert_eq!(&told.recv_timeout(Duration::from_secs(5)).unwrap(), b"hello");
+            // What the client says meanwhile is left lying, and shown when the other one is over.
+            client.write_all(b"three").unwrap();
+            client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+            assert!(client.read(&mut [0]).is_err(), "nothing was said yet");
+            client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            go.send(()).unwrap();
+            hears(&mut client, b"?twothree");
+        }
+        drop(client);
+        gate.eventually(|s| s.open == 0 && s.faults == 0);
+    }
+
+    fn what_goes_wrong_beside_a_session_is_told_to_it(io: Io) {
+        let nobody = plain(TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+        let echo = echo();
+        let gate = Gate::start(io, move |_| {
+            let nobody = nobody.clone();
+            let mut turn = 0;
+            accompanied(echo.plain(), move || {
+                turn += 1;
+                match turn {
+                    1 => session(Phase::Busy, |_, _| panic!("on purpose, for the test")),
+                    2 => session(Phase::Busy, |_, _| Err(Fault::Bug("on purpose, for the test"))),
+                    3 => session(Phase::Busy, |_, _| Ok(Step::CLOSE)),
+                    // It cannot be dialled; it has nothing to wait for; it starts TLS with nobody.
+                    4 => errand(nobody.clone(), b""),
+                    5 => session(Phase::Busy, |_, _| Ok(Step::READ)),
+                    _ => session(Phase::Busy, |_, _| Ok(Step::StartTls(Side::Server))),
+                }
+            })
+        });
+        let mut client = gate.connect();
+        for _ in 0..6 {
+            client.write_all(b"!a").unwrap();
+            hears(&mut client, b"?a");
+        }
+        gate.eventually(|s| s.panics == 1 && s.faults == 3 && s.open == 1);
+    }
+
+    fn one_session_beside_another_and_no_more(io: Io) {
+        let (quiet, echo) = (target(|mut stream| drop(stream.read(&mut [0]))), echo());
+        let gate = Gate::start(io, move |_| {
+            session(Phase::Busy, move |event, flow| match event {
+                Event::Opened => Ok(Step::Dial(echo.plain())),
+                Event::Received => {
+                    flow.discard(1);
+                    Ok(Step::Beside(errand(quiet.plain(), b"")))
+                }
+                other => usual(&other),
+            })
+        });
+        let mut client = gate.connect();
+        client.write_all(b"11").unwrap();
+        assert_eq!(read_to_end(&mut client), b"");
+        gate.eventually(|s| s.faults == 1 && s.open == 0);
+        // One beside has none beside itself; the first one does not notice.
+        let gate = Gate::start(io, move |_| {
+            accompanied(echo.plain(), move || {
+                session(Phase::Busy, move |_, _| Ok(Step::Beside(errand(quiet.plain(), b""))))
+            })
+        });
+        let mut client = gate.connect();
+        client.write_all(b"!x").unwrap();
+        hears(&mut client, b"?x");
+        gate.eventually(|s| s.faults == 1 && s.open == 1);
+    }
+
+    fn a_session_beside_another_has_ten_seconds(io: Io) {
+        let (quiet, echo) = (target(|mut stream| drop(stream.read_to_end(&mut Vec::new()))), echo());
+        let gate =
+            Gate::start(io, move |_| accompanied(echo.plain(), move || errand(quiet.plain(), b"hello")));
+        let mut client = gate.connect();
+        let began = Instant::now();
+        client.write_all(b"!x").unwrap();
+        hears(&mut client, b"?x");
+        let waited = began.elapsed();
+        assert!((Duration::from_secs(9)..Duration::from_secs(12)).contains(&waited), "{waited:?}");
+    }
+
+    fn a_session_beside_another_may_outlive_it(io: Io) {
+        let (tell, told) = channel();
+        let tell = Mutex::new(tell);
+        let beside = target(move |mut stream| {
+            let mut said = [0; 5];
+            stream.read_exact(&mut said).unwrap();
+            std::thread::sleep(Duration::from_millis(100));
+            tell.lock().unwrap().send(said).unwrap();
+        });
+        let echo = echo();
+        let gate =
+            Gate::start(io, move |_| accompanied(echo.plain(), move || errand(beside.plain(), b"hello")));
+        let mut client = gate.connect();
+        client.write_all(b"x!").unwrap();
+        hears(&mut client, b"x");
+        drop(client);
+        gate.eventually(|s| s.open == 0);
+        assert!(gate.engine.drain(Duration::from_secs(5)), "the one beside is waited for");
+        assert_eq!(&told.try_recv().unwrap(), b"hello");
+        assert_eq!(gate.engine.stats()[0].faults, 0);
     }
 
     struct Slow;

@@ -1,12 +1,12 @@
 //! Drives a session without sockets: bytes in, bytes out, cut wherever the caller likes, time standing still unless moved.
 //!
-//! The rules are the engine's: untaken bytes are shown again in front of newer ones, an event's output is complete before its
-//! step is acted on, an answer is delivered before anything else is read from that side.
+//! The rules are the engine's: untaken bytes are shown again in front of newer ones and when the other side moved, an event's output
+//! is complete before its step is acted on, an answer is delivered before anything else is read from that side.
 
 use crate::access::Target;
 use crate::flow::{Flow, Out, Side};
 use crate::link::{Answer, Ask};
-use crate::session::{Event, Fault, Now, Phase, Session, Step, TlsFacts};
+use crate::session::{DialError, Event, Fault, Now, Phase, Session, Step, TlsFacts};
 use std::sync::Arc;
 
 /// A session under test and everything it did.
@@ -23,6 +23,11 @@ pub struct Drive {
     /// Set when the session closed: with the fault, if there was one.
     pub closed: Option<Option<Fault>>,
     pub followed_by: Option<Box<dyn Session>>,
+    /// The session started beside this one, until it is taken out to be driven by itself; [`Drive::part`] when it is over.
+    pub beside: Option<Box<dyn Session>>,
+    accompanied: bool,
+    /// Targets can be reached.
+    reaches: bool,
     /// Sides whose TLS handshake the session asked for.
     pub tls: Vec<Side>,
     /// What [`Event::TlsStarted`] will say.
@@ -39,6 +44,15 @@ fn index(side: Side) -> usize {
 impl Drive {
     /// Starts `session` ([`Event::Opened`]).
     pub fn new(session: Box<dyn Session>) -> Drive {
+        Drive::start(session, true)
+    }
+
+    /// The same where no target can be reached.
+    pub fn nowhere(session: Box<dyn Session>) -> Drive {
+        Drive::start(session, false)
+    }
+
+    fn start(session: Box<dyn Session>, reaches: bool) -> Drive {
         let mut drive = Drive {
             session,
             pending: [Vec::new(), Vec::new()],
@@ -49,6 +63,9 @@ impl Drive {
             dialled: Vec::new(),
             closed: None,
             followed_by: None,
+            beside: None,
+            accompanied: false,
+            reaches,
             tls: Vec::new(),
             alpn: None,
         };
@@ -66,6 +83,14 @@ impl Drive {
             pending.extend_from_slice(bytes);
         }
         self.deliver(side);
+        self.deliver(side.other());
+    }
+
+    /// The session beside this one is over.
+    pub fn part(&mut self) {
+        self.accompanied = false;
+        self.on(Side::Server, Event::Parted);
+        self.deliver(Side::Client);
     }
 
     /// An event other than bytes. What it leaves untaken of that side is shown again.
@@ -118,7 +143,8 @@ impl Drive {
             }
             Ok(Step::Dial(target)) => {
                 self.dialled.push(target);
-                self.on(side, Event::Dialled(Ok(())));
+                let refused = || DialError::Connect("nobody is there".to_owned());
+                self.on(side, Event::Dialled(if self.reaches { Ok(()) } else { Err(refused()) }));
             }
             Ok(Step::StartTls(which)) => {
                 self.tls.push(which);
@@ -134,6 +160,15 @@ impl Drive {
             Ok(Step::Ask(ask)) => {
                 let answer = (self.desk)(&ask);
                 self.on(side, Event::Answered(answer));
+            }
+            Ok(Step::Beside(_)) if self.accompanied => {
+                self.closed = Some(Some(Fault::Bug("a second session beside this one")));
+            }
+            Ok(Step::Beside(session)) => {
+                (self.beside, self.accompanied) = (Some(session), true);
+                if self.pending(side) > 0 {
+                    self.on(side, Event::Received);
+                }
             }
             Ok(Step::Close { then }) => {
                 self.followed_by = then;

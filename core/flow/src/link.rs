@@ -12,8 +12,9 @@ pub enum Ask {
     DeriveKeys { connection: Arc<Connection>, salt: Vec<u8>, iterations: u32 },
     /// Load the catalogue of `database` behind the connection, newer than `newer_than` (its version; 0: any).
     Catalogue { connection: Arc<Connection>, database: String, newer_than: u64 },
-    /// The record had no room a moment ago: [`Answer::Done`] after this many milliseconds, to look again.
-    Room { ms: u64 },
+    /// [`Answer::Done`] after this many milliseconds: to look again for what nobody tells of (room in the record, a result that ends by
+    /// itself).
+    Pause { ms: u64 },
 }
 
 impl std::fmt::Debug for Ask {
@@ -23,7 +24,7 @@ impl std::fmt::Debug for Ask {
             Ask::Catalogue { connection, database, .. } => {
                 write!(f, "Catalogue({}/{database})", connection.name)
             }
-            Ask::Room { ms } => write!(f, "Room({ms} ms)"),
+            Ask::Pause { ms } => write!(f, "Pause({ms} ms)"),
         }
     }
 }

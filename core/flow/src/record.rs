@@ -15,7 +15,7 @@ pub trait Recorder {
     fn append(&mut self, entry: &Entry<'_>) -> Result<(), Fault>;
 
     /// Whether an entry of up to `bytes` of content would be taken at once, with room to spare for what became of the statements
-    /// before it. A session whose entry would not be waits ([`crate::Ask::Room`]) and keeps nobody else from their work.
+    /// before it. A session whose entry would not be waits ([`crate::Ask::Pause`]) and keeps nobody else from their work.
     fn has_room(&mut self, _bytes: usize) -> bool {
         true
     }

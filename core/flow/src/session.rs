@@ -37,6 +37,8 @@ pub enum Event {
     /// The answer to [`Step::Ask`]. The flow's speaker is the side that was being read when the session asked, and its input is
     /// shown again.
     Answered(Answer),
+    /// The session started by [`Step::Beside`] is over, however it ended. The speaker is the server.
+    Parted,
     /// That side sent its end of stream, or its connection broke.
     Closed(Side),
     /// A deadline of the driver passed; the session says goodbye in its own words and closes.
@@ -65,6 +67,9 @@ pub enum Step {
     StartTls(Side),
     /// Ask the side path. The side being read is not read again until the answer.
     Ask(Ask),
+    /// Start this session beside the one that asks, without a client, and go on: what is untaken is shown again at once. One at a
+    /// time; [`Event::Parted`] says when it is over. It outlives the one that asked, if it must.
+    Beside(Box<dyn Session>),
     /// Write what is queued and close both sides. `then` goes on alone, without a client (a cancel request on its way).
     Close { then: Option<Box<dyn Session>> },
 }
@@ -81,6 +86,7 @@ impl std::fmt::Debug for Step {
             Step::Dial(target) => write!(f, "Dial({target})"),
             Step::StartTls(side) => write!(f, "StartTls({side:?})"),
             Step::Ask(ask) => write!(f, "Ask({ask:?})"),
+            Step::Beside(_) => write!(f, "Beside"),
             Step::Close { then } => write!(f, "Close(then: {})", then.is_some()),
         }
     }

@@ -55,7 +55,7 @@ impl Desk for FrontDesk {
                     owed.pay(answer);
                 });
             }
-            Ask::Room { ms } => {
+            Ask::Pause { ms } => {
                 self.handle.spawn(async move {
                     tokio::time::sleep(Duration::from_millis(ms)).await;
                     owed.pay(Answer::Done);

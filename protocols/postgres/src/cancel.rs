@@ -147,6 +147,7 @@ impl Session for Courier {
             ))
             | Event::TlsStarted(Side::Client, _)
             | Event::Answered(_)
+            | Event::Parted
             | Event::Closed(Side::Server)
             | Event::Expired(_)
             | Event::Drain

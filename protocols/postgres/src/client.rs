@@ -115,7 +115,7 @@ impl Ready {
         }
         let ms = ROOM_WAITS_MS.get(usize::from(self.waited)).copied();
         self.waited = if ms.is_some() { self.waited + 1 } else { 0 };
-        ms.map(|ms| Step::Ask(Ask::Room { ms }))
+        ms.map(|ms| Step::Ask(Ask::Pause { ms }))
     }
 
     /// How many bytes of this message must be there before it is acted on: all of it where it must be judged whole.

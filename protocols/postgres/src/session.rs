@@ -645,6 +645,8 @@ impl Session for PostgresSession {
             Event::Dialled(result) => self.dialled(flow, result),
             Event::TlsStarted(side, facts) => self.tls_started(flow, side, facts.alpn.as_deref()),
             Event::Answered(answer) => self.answered(flow, answer),
+            // Nothing of ours runs beside another session yet.
+            Event::Parted => Ok(Step::READ),
             Event::Closed(side) => self.closed(flow, side),
             Event::Expired(_) | Event::Drain | Event::Kill => self.ended(flow, &event),
         };

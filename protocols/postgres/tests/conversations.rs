@@ -251,7 +251,7 @@ fn a_statement_waits_for_room_in_the_record_and_only_then_goes_on() {
             gw.ledger.full.store(full, Relaxed);
             gw.drive.feed(Side::Client, &bytes);
             assert_eq!(asked.borrow().len(), waits, "{said}");
-            assert!(asked.borrow().iter().all(|a| a.starts_with("Room(")));
+            assert!(asked.borrow().iter().all(|a| a.starts_with("Pause(")));
             assert!(!gw.drive.take(Side::Server).is_empty() && gw.drive.closed.is_none());
             let lines = gw.ledger.lines();
             assert!(
@@ -267,7 +267,7 @@ fn a_record_that_stays_full_refuses_the_statement_after_a_quarter_of_a_second() 
     let (mut gw, asked) = logged_in(MASKED);
     gw.ledger.full.store(usize::MAX, Relaxed);
     gw.drive.feed(Side::Client, &encode(r#"Q "select id from customers""#));
-    let ms = |a: &String| a.trim_start_matches("Room(").trim_end_matches(" ms)").parse::<u64>().unwrap();
+    let ms = |a: &String| a.trim_start_matches("Pause(").trim_end_matches(" ms)").parse::<u64>().unwrap();
     assert!((200..300).contains(&asked.borrow().iter().map(ms).sum::<u64>()), "{:?}", asked.borrow());
     let sent = String::from_utf8_lossy(&gw.drive.take(Side::Server)).into_owned();
     assert!(sent.contains("lockgate: refused") && !sent.contains("customers"), "{sent}");

@@ -46,7 +46,7 @@ pub(crate) fn session(
 pub(crate) fn usual(event: &Event) -> Result<Step, Fault> {
     match event {
         Event::Opened | Event::Received | Event::Dialled(Ok(())) => Ok(Step::READ),
-        Event::TlsStarted(..) | Event::Answered(_) => Ok(Step::READ),
+        Event::TlsStarted(..) | Event::Answered(_) | Event::Parted => Ok(Step::READ),
         Event::Dialled(Err(_)) | Event::Closed(_) | Event::Expired(_) | Event::Drain | Event::Kill => {
             Ok(Step::CLOSE)
         }
