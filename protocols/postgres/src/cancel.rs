@@ -4,15 +4,20 @@
 //! `pg_backend_pid()`) and a random key of our own: 4 bytes in protocol 3.0, 32 in 3.2. The registry is shared by all workers, so
 //! a cancel request may arrive anywhere.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 use flow::access::Target;
-use flow::{DialError, Event, Fault, Flow, Phase, Session, Side, Step};
+use flow::limits::{COURIERS_MAX, CUT_PATIENCE_MS};
+use flow::record::{SessionId, What};
+use flow::{Ask, DialError, Event, Fault, Flow, Phase, Session, Side, Step};
 use subtle::ConstantTimeEq;
 
+use crate::ready::Shared;
 use crate::target::ssl_request;
 
 /// Where a running statement can be cancelled, and with what.
@@ -90,15 +95,85 @@ impl Cancels {
     }
 }
 
+/// What a session and the courier beside it tell each other.
+///
+/// PostgreSQL signals the backend before it closes the connection that asked for it (`processCancelRequest`, postmaster.c), and a
+/// backend that reads its next message ignores the signal (`ProcessInterrupts`, postgres.c). So a statement sent after that connection
+/// closed is never the one that is cancelled.
+pub(crate) struct Errand {
+    pub(crate) shared: Rc<Shared>,
+    pub(crate) session: SessionId,
+    /// The statement whose result was cut and goes on. `None`: it ended by itself, and nothing may be sent any more.
+    pub(crate) wanted: Cell<Option<u64>>,
+    /// The request is on its way: what is cancelled by it is known when the courier is over.
+    pub(crate) sent: Cell<bool>,
+}
+
+/// One of the connections a worker has for requests of its own.
+struct Place(Rc<Shared>);
+
+impl Place {
+    fn find(shared: &Rc<Shared>) -> Option<Place> {
+        let taken = shared.couriers.get();
+        (taken < COURIERS_MAX).then(|| {
+            shared.couriers.set(taken + 1);
+            Place(shared.clone())
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.couriers.set(self.0.couriers.get().saturating_sub(1));
+    }
+}
+
 /// Carries one cancel request to its target and ends. PostgreSQL answers nothing and closes.
 pub(crate) struct Courier {
     cancel: Cancel,
+    /// For a result that was cut; otherwise a client asked, or left.
+    errand: Option<Rc<Errand>>,
+    place: Option<Place>,
     over: bool,
 }
 
 impl Courier {
     pub(crate) fn new(cancel: Cancel) -> Courier {
-        Courier { cancel, over: false }
+        Courier { cancel, errand: None, place: None, over: false }
+    }
+
+    /// For a session that goes on, and calls it off when it is not needed.
+    pub(crate) fn beside(cancel: Cancel, errand: Rc<Errand>) -> Courier {
+        Courier { errand: Some(errand), ..Courier::new(cancel) }
+    }
+
+    fn is_called_off(&self) -> bool {
+        self.errand.as_ref().is_some_and(|e| e.wanted.get().is_none())
+    }
+
+    /// The session had its patience: if it still wants to, the target is dialled.
+    fn set_out(&mut self) -> Step {
+        self.place = self.errand.as_ref().and_then(|e| Place::find(&e.shared));
+        if self.is_called_off() || self.place.is_none() {
+            return self.close();
+        }
+        Step::Dial(self.cancel.target.clone())
+    }
+
+    /// The target listens.
+    fn arrived(&mut self, flow: &mut Flow<'_>) -> Result<Step, Fault> {
+        if let Some(errand) = &self.errand {
+            let Some(number) = errand.wanted.get() else { return Ok(self.close()) };
+            let detail = format!("statement {number}: a cancel request was sent to the database");
+            errand.shared.record(
+                errand.session,
+                flow.now(),
+                What::Gateway { event: "row limit", detail: &detail },
+            )?;
+            errand.sent.set(true);
+        }
+        self.request(flow);
+        Ok(Step::READ)
     }
 
     fn request(&self, flow: &mut Flow<'_>) {
@@ -119,15 +194,15 @@ impl Courier {
 impl Session for Courier {
     fn on(&mut self, event: Event, flow: &mut Flow<'_>) -> Result<Step, Fault> {
         Ok(match event {
+            Event::Opened if self.errand.is_some() => Step::Ask(Ask::Pause { ms: CUT_PATIENCE_MS }),
             Event::Opened => Step::Dial(self.cancel.target.clone()),
+            // A desk that is overrun answers at once: so much less patience.
+            Event::Answered(_) if self.errand.is_some() && self.place.is_none() => self.set_out(),
             Event::Dialled(Ok(())) if self.cancel.target.tls.is_some() => {
                 ssl_request(flow);
                 Step::READ
             }
-            Event::Dialled(Ok(())) | Event::TlsStarted(Side::Server, _) => {
-                self.request(flow);
-                Step::READ
-            }
+            Event::Dialled(Ok(())) | Event::TlsStarted(Side::Server, _) => self.arrived(flow)?,
             Event::Received if flow.speaker() == Side::Server && self.cancel.target.tls.is_some() => {
                 if flow.input() == b"S" {
                     flow.discard(1);

@@ -71,7 +71,7 @@ impl Ready {
                 return Ok(step);
             }
             // Too many replies owed: the rest waits, unread, until the server has answered some. (One message pushes two at most.)
-            if self.owed.len() + 2 > OWED_MAX {
+            if self.owed.len() + 2 > OWED_MAX || self.holds_client_back() {
                 return Ok(Step::READ);
             }
             let input = flow.input();

@@ -95,6 +95,14 @@ impl Owed {
         matches!(self, Owed::Parse { .. })
     }
 
+    /// Its answer ends with ReadyForQuery.
+    fn brings_ready(&self) -> bool {
+        matches!(
+            self,
+            Owed::Sync | Owed::Query { .. } | Owed::Function { .. } | Owed::Refused { own_sync: true, .. }
+        )
+    }
+
     /// May give names to something else behind the protocol's back.
     fn disturbs(&self) -> bool {
         matches!(self, Owed::Query { disturbs, .. } | Owed::Execute { disturbs, .. } if disturbs.any())
@@ -165,6 +173,17 @@ impl Queue {
     /// No statement is on its way to being prepared.
     pub(crate) fn prepares_nothing(&self) -> bool {
         self.parses == 0
+    }
+
+    /// The last message sent brings ReadyForQuery.
+    pub(crate) fn ends_with_ready(&self) -> bool {
+        self.owed.back().is_some_and(Owed::brings_ready)
+    }
+
+    /// Nothing is sent behind the next ReadyForQuery.
+    pub(crate) fn nothing_behind_ready(&self) -> bool {
+        let last = self.owed.len().saturating_sub(1);
+        self.stray_syncs == 0 && !self.owed.iter().take(last).any(Owed::brings_ready)
     }
 
     /// Nothing is on its way that may give names to something else behind the protocol's back.
@@ -416,6 +435,29 @@ mod tests {
         assert_eq!(number(&q, b""), None, "a Query may fail and what follows still runs");
         while q.pop().is_some() {}
         assert!(q.disturbs_nothing() && q.prepares_nothing());
+    }
+
+    #[test]
+    fn what_is_behind_a_ready_for_query_is_seen() {
+        let query = || Owed::Query { number: 5, decision: None, disturbs: Disturbs::ALL, since: 0 };
+        let is = |owed: Vec<Owed>| {
+            let mut q = Queue::default();
+            for o in owed {
+                q.push(o).unwrap();
+            }
+            (q.nothing_behind_ready(), q.ends_with_ready())
+        };
+        assert_eq!(is(vec![query()]), (true, true));
+        assert_eq!(is(vec![execute()]), (true, false));
+        assert_eq!(is(vec![execute(), bind(b"", 1), Owed::Sync]), (true, true));
+        assert_eq!(is(vec![query(), query()]), (false, true));
+        assert_eq!(is(vec![execute(), Owed::Sync, bind(b"", 1)]), (false, false));
+        let mut swallowed = Queue::default();
+        for o in [execute(), Owed::Sync] {
+            swallowed.push(o).unwrap();
+        }
+        swallowed.copy_in_begins();
+        assert!(!swallowed.nothing_behind_ready(), "a Sync that may come back");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use policy::judge::{Limited, Probe, ProbeValue};
 use policy::{Block, Cursor, Decision, Judge, Plan, Scope, Verdict};
 use ring::rand::SystemRandom;
 
-use crate::cancel::{Cancels, Courier, Key};
+use crate::cancel::{Cancels, Courier, Errand, Key};
 use crate::copy;
 use crate::message::error_field;
 use crate::owed::{Owed, Queue};
@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     published: RefCell<Cache<Published, Arc<Directory>>>,
     pub(crate) recorder: RefCell<Box<dyn Recorder>>,
     pub(crate) cancels: Arc<Cancels>,
+    /// Connections that carry cancel requests for cut results.
+    pub(crate) couriers: Cell<usize>,
     pub(crate) budgets: Arc<Budgets>,
     pub(crate) random: SystemRandom,
     cache: RefCell<DecisionCache>,
@@ -145,6 +147,7 @@ impl Shared {
             published: RefCell::new(Cache::new(published)),
             recorder: RefCell::new(recorder),
             cancels,
+            couriers: Cell::new(0),
             budgets,
             random: SystemRandom::new(),
             cache: RefCell::new(DecisionCache::default()),
@@ -312,6 +315,15 @@ pub(crate) enum ClientBody {
     Discard(usize),
 }
 
+/// A result that was ended for the client and goes on for the server.
+pub(crate) struct CutShort {
+    number: u64,
+    /// Whether to have it cancelled was decided.
+    considered: bool,
+    /// The first error the database answered since.
+    pub(crate) sqlstate: Option<[u8; 5]>,
+}
+
 pub(crate) struct Ready {
     pub(crate) shared: Rc<Shared>,
     pub(crate) id: SessionId,
@@ -349,7 +361,9 @@ pub(crate) struct Ready {
     pub(crate) tables: Tables,
     pub(crate) current: Current,
     /// A result was cut at a row limit: what the server says up to its next ReadyForQuery is not for the client, who has its error.
-    pub(crate) cut: bool,
+    pub(crate) cut: Option<Box<CutShort>>,
+    /// Of the courier beside this session, while there is one.
+    pub(crate) errand: Option<Rc<Errand>>,
     /// Probes of statements that SQL's PREPARE keeps: their values come with EXECUTE.
     pub(crate) probing: Box<[Probe]>,
     pub(crate) client_body: ClientBody,
@@ -778,12 +792,63 @@ impl Ready {
             state = *code;
         }
         self.current.sqlstate = Some(state);
-        self.cut = true;
+        self.cut = Some(Box::new(CutShort { number, considered: false, sqlstate: None }));
         let detail = format!(
             "{}: {} after {} rows of statement {number}",
             block.rule, block.message, self.current.rows
         );
         self.shared.record(self.id, flow.now(), What::Gateway { event: "row limit", detail: &detail })
+    }
+
+    /// What is here was read and the cut result goes on: has it cancelled, if that can hit nothing else.
+    ///
+    /// What the client has sent behind the next ReadyForQuery would be hit by a cancel that comes late; then all of the result is
+    /// read away. What it has sent before it is answered with the one error the client has, as after any error.
+    #[cold]
+    pub(crate) fn cancel_rest(&mut self) -> Step {
+        let Some(cut) = self.cut.as_mut().filter(|cut| !cut.considered) else { return Step::READ };
+        cut.considered = true;
+        let number = cut.number;
+        if !self.owed.nothing_behind_ready() {
+            return Step::READ;
+        }
+        if let Some(errand) = &self.errand {
+            // It was not needed the last time, and has not ended yet.
+            errand.wanted.set(Some(number));
+            return Step::READ;
+        }
+        let Some(cancel) = self.shared.cancels.find(self.pid, &self.key) else { return Step::READ };
+        let errand = Rc::new(Errand {
+            shared: self.shared.clone(),
+            session: self.id,
+            wanted: Cell::new(Some(number)),
+            sent: Cell::new(false),
+        });
+        self.errand = Some(errand.clone());
+        Step::Beside(Box::new(Courier::beside(cancel, errand)))
+    }
+
+    /// What the client says next would be behind a statement that is to be cancelled, or may still be: it waits, unread, until the
+    /// database is ready and the courier's connection closed.
+    pub(crate) fn holds_client_back(&self) -> bool {
+        match (&self.cut, &self.errand) {
+            (None, None) => false,
+            (None, Some(errand)) => errand.sent.get(),
+            (Some(_), _) => self.owed.ends_with_ready(),
+        }
+    }
+
+    /// The cut result is over: ReadyForQuery came.
+    pub(crate) fn cut_is_over(&mut self, now: Now) -> Result<(), Fault> {
+        let Some(cut) = self.cut.take() else { return Ok(()) };
+        if let Some(errand) = &self.errand {
+            errand.wanted.set(None);
+        }
+        let detail = match cut.sqlstate.as_ref().and_then(|s| str::from_utf8(s).ok()) {
+            Some(state) => format!("statement {}: the database ended it with SQLSTATE {state}", cut.number),
+            None => format!("statement {}: it ran to its end on the database", cut.number),
+        };
+        self.shared.record(self.id, now, What::Gateway { event: "row limit", detail: &detail })
     }
 
     /// Says goodbye to a client that is between messages, and closes.
@@ -825,6 +890,9 @@ impl Ready {
 
 impl Drop for Ready {
     fn drop(&mut self) {
+        if let Some(errand) = &self.errand {
+            errand.wanted.set(None);
+        }
         self.shared.cancels.forget(self.pid, &self.key);
     }
 }

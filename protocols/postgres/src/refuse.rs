@@ -63,7 +63,7 @@ pub(crate) fn cut(out: &mut Vec<u8>, block: &Block, decision: &str, detail: Deny
         block,
         decision,
         detail,
-        "The statement ran on the database; the rows past the limit were not sent.",
+        "The statement reached the database, which may have been told to cancel it; the rows past the limit were not sent.",
     );
 }
 

@@ -36,7 +36,10 @@ impl Ready {
         let step = self.server_messages(flow);
         self.tidy();
         self.to_client += flow.queued(Side::Client).saturating_sub(before) as u64;
-        step
+        match step {
+            Ok(Step::Read { need: 0 }) if self.cut.is_some() => Ok(self.cancel_rest()),
+            other => other,
+        }
     }
 
     fn server_messages(&mut self, flow: &mut Flow<'_>) -> Result<Step, Fault> {
@@ -47,7 +50,7 @@ impl Ready {
             let input = flow.input();
             let Some(header) = frame::header(input, Side::Server)? else { return Ok(Step::READ) };
             let step = match header.tag {
-                b'D' | b'd' if self.cut => {
+                b'D' | b'd' if self.cut.is_some() => {
                     self.skip(flow, header);
                     None
                 }
@@ -419,7 +422,7 @@ impl Ready {
             }
             (b'G', Some(Owed::Query { .. } | Owed::Execute { .. })) => {
                 self.owed.copy_in_begins();
-                if self.cut {
+                if self.cut.is_some() {
                     // The client has its error and sends no data: the server is told so.
                     message::write(flow.own(Side::Server), b'f', |out| {
                         message::put_string(out, b"a result before this COPY was cut at a row limit");
@@ -431,7 +434,7 @@ impl Ready {
             (b'Z', _) => return self.ready_for_query(flow, total, body),
             (b'E', _) => return self.error(flow, total, body),
             (b'N', _) => {
-                if self.cut {
+                if self.cut.is_some() {
                     flow.discard(total);
                     return Ok(None);
                 }
@@ -457,7 +460,7 @@ impl Ready {
             }
             _ => return Err(fault("a reply nobody is owed")),
         }
-        if self.cut && !matches!(header.tag, b'A' | b'S') {
+        if self.cut.is_some() && !matches!(header.tag, b'A' | b'S') {
             flow.discard(total);
             return Ok(None);
         }
@@ -563,7 +566,7 @@ impl Ready {
         }
         // INSERT, UPDATE, COPY … report rows that were not sent to the client.
         if self.current.rows == 0
-            && !self.cut
+            && self.cut.is_none()
             && let Some(count) =
                 command.rsplit(|b| *b == b' ').next().and_then(|n| str::from_utf8(n).ok()?.parse().ok())
         {
@@ -666,7 +669,7 @@ impl Ready {
         };
         match refusal {
             // The client has the error of the limit; a FATAL ends the connection and is heard.
-            _ if self.cut && !fatal => flow.discard(total),
+            _ if self.cut.is_some() && !fatal => flow.discard(total),
             Some((number, block)) => {
                 flow.discard(total);
                 let id = self.decision_id(number);
@@ -679,7 +682,10 @@ impl Ready {
             }
             None => flow.forward(total, Pass::housekeeping()),
         }
-        if !self.cut || self.current.sqlstate.is_none() {
+        if let Some(cut) = &mut self.cut {
+            cut.sqlstate = cut.sqlstate.or(Some(state));
+        }
+        if self.cut.is_none() || self.current.sqlstate.is_none() {
             self.current.sqlstate = Some(state);
         }
         self.current.copying = None;
@@ -756,7 +762,7 @@ impl Ready {
         if self.owed.is_empty() {
             self.quoting_at_risk = false;
         }
-        self.cut = false;
+        self.cut_is_over(now)?;
         flow.forward(total, Pass::housekeeping());
         if self.draining && self.quiet() && self.transaction == b'I' {
             self.record_end(now, "gateway shut down")?;

@@ -85,7 +85,7 @@ enum State {
     Catalogue(Box<Admitted>),
     Target(Box<Admitted>, Box<TargetLogin>),
     Ready(Box<Ready>),
-    Cancel(Courier),
+    Cancel(Box<Courier>),
     Over,
 }
 
@@ -188,7 +188,7 @@ impl PostgresSession {
                     return Ok(match Key::read(&key).and_then(|key| self.shared.cancels.find(pid, &key)) {
                         Some(cancel) => {
                             let target = cancel.target.clone();
-                            self.state = State::Cancel(Courier::new(cancel));
+                            self.state = State::Cancel(Box::new(Courier::new(cancel)));
                             Step::Dial(target)
                         }
                         // Like PostgreSQL: a wrong key is answered by nothing.
@@ -400,7 +400,8 @@ impl PostgresSession {
             to_client: 0,
             draining: false,
             leaving: false,
-            cut: false,
+            cut: None,
+            errand: None,
             probing: Box::default(),
             ended: Cell::new(false),
             target_fatal: false,
@@ -645,8 +646,12 @@ impl Session for PostgresSession {
             Event::Dialled(result) => self.dialled(flow, result),
             Event::TlsStarted(side, facts) => self.tls_started(flow, side, facts.alpn.as_deref()),
             Event::Answered(answer) => self.answered(flow, answer),
-            // Nothing of ours runs beside another session yet.
-            Event::Parted => Ok(Step::READ),
+            Event::Parted => {
+                if let State::Ready(ready) = &mut self.state {
+                    ready.errand = None;
+                }
+                Ok(Step::READ)
+            }
             Event::Closed(side) => self.closed(flow, side),
             Event::Expired(_) | Event::Drain | Event::Kill => self.ended(flow, &event),
         };

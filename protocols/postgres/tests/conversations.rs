@@ -4,6 +4,9 @@
 //! Lines: `client > …` and `server > …` are said to the gateway, `server < …` and `client < …` is what it said. A message is its
 //! tag and fields: `"text"` is NUL-terminated, `i16:1`, `i32:-1`, `u32:0`, `b:00ff` raw hex, `s:text` without NUL, `cell:text` length and
 //! bytes, `null` a NULL cell, `col:name,table,attribute,type,format`. `start` is a start-up packet. `#` comments.
+//!
+//! `courier > sets out`: the session beside this one has had its patience; `courier < …` is what it sends to its target.
+//! `courier > arrives at nobody`: so, and cannot be connected. `courier > is let go`: its target closed.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test's helper")]
 
@@ -19,7 +22,7 @@ use arc_swap::ArcSwap;
 use flow::access::Published;
 use flow::drive::Drive;
 use flow::record::{Entry, What};
-use flow::{Fault, Peer, Recorder, Service, Side};
+use flow::{Event, Fault, Peer, Recorder, Service, Side};
 
 use support::{directory, encode};
 
@@ -85,6 +88,7 @@ impl Recorder for Ledger {
 
 struct Gateway {
     drive: Drive,
+    courier: Option<Drive>,
     ledger: Ledger,
 }
 
@@ -96,7 +100,7 @@ fn gateway(rules: &str) -> Gateway {
     let peer =
         Peer { address: ([127, 0, 0, 1], 999).into(), listener: ([127, 0, 0, 1], 7432).into(), tls: None };
     let session = gate.worker(0).accept(peer);
-    Gateway { drive: Drive::new(session), ledger }
+    Gateway { drive: Drive::new(session), courier: None, ledger }
 }
 
 /// Messages, one per line, bytes that are not printable as `.`; random things (keys, decision ids) blanked.
@@ -150,6 +154,11 @@ fn say(gw: &mut Gateway, side: Side, bytes: &[u8], cut: Option<usize>, output: &
             gw.drive.feed(side, &bytes[at..]);
         }
     }
+    heard(gw, output);
+}
+
+/// What came out since.
+fn heard(gw: &mut Gateway, output: &mut String) {
     for (side, name) in [(Side::Server, "server"), (Side::Client, "client")] {
         let out = gw.drive.take(side);
         for line in decode(&out, side == Side::Server) {
@@ -160,6 +169,33 @@ fn say(gw: &mut Gateway, side: Side, bytes: &[u8], cut: Option<usize>, output: &
         writeln!(output, "closed {}", fault.map(|f| f.to_string()).unwrap_or_default()).unwrap();
         gw.drive.closed = Some(None);
     }
+}
+
+/// The session beside this one does something.
+fn courier(gw: &mut Gateway, does: &str, output: &mut String) {
+    if let Some(session) = gw.drive.beside.take() {
+        // It is waiting: the answer to its first question is that it has waited enough.
+        gw.courier = Some(match does {
+            "arrives at nobody" => Drive::nowhere(session),
+            _ => Drive::new(session),
+        });
+    }
+    let Some(courier) = &mut gw.courier else {
+        writeln!(output, "courier < there is none").unwrap();
+        return;
+    };
+    for line in decode(&courier.take(Side::Server), true) {
+        writeln!(output, "courier < {line}").unwrap();
+    }
+    if does == "is let go" {
+        courier.event(Side::Server, Event::Closed(Side::Server));
+    }
+    if courier.closed.is_some() {
+        writeln!(output, "courier < is over").unwrap();
+        gw.courier = None;
+        gw.drive.part();
+    }
+    heard(gw, output);
 }
 
 /// Runs a conversation; returns it with what came out this time.
@@ -174,7 +210,12 @@ fn run(text: &str, cut: Option<usize>) -> String {
         let (side, said) = match line.split_once(" > ") {
             Some(("client", said)) => (Side::Client, said),
             Some(("server", said)) => (Side::Server, said),
-            _ if line.starts_with("server <") || line.starts_with("client <") => continue,
+            Some(("courier", does)) => {
+                writeln!(output, "{line}").unwrap();
+                courier(gw.get_or_insert_with(|| gateway(&rules)), does, &mut output);
+                continue;
+            }
+            _ if ["server <", "client <", "courier <"].iter().any(|said| line.starts_with(said)) => continue,
             _ if line.starts_with("closed") || line.starts_with("record ") => continue,
             _ => {
                 writeln!(output, "{line}").unwrap();
@@ -298,6 +339,73 @@ fn the_rest_of_a_long_message_is_forwarded_only_as_it_is_recorded() {
     gw.drive.feed(Side::Client, &copy[..100_000]);
     assert_eq!(gw.drive.take(Side::Server).len(), 0, "nothing unrecorded goes on");
     assert!(matches!(gw.drive.closed, Some(Some(Fault::Unrecorded))));
+}
+
+/// Sessions of one worker, each with a result that was cut and goes on; their couriers, on their way.
+fn cut_sessions(rules: &str, login: &str, sessions: usize) -> (Vec<Drive>, Vec<Drive>) {
+    let published: Published = Arc::new(ArcSwap::from_pointee(directory(rules)));
+    let gate = postgres::Gate::new(published, |_| Box::new(Ledger::default()));
+    let mut worker = gate.worker(0);
+    let address = ([127, 0, 0, 1], 999).into();
+    let say = |drive: &mut Drive, side, said: &str| {
+        said.split(" | ").for_each(|message| drive.feed(side, &encode(message)));
+    };
+    let drives = (0..sessions).map(|_| {
+        let mut drive = Drive::new(worker.accept(Peer { address, listener: address, tls: None }));
+        say(&mut drive, Side::Client, r#"start i16:3 i16:0 "user" "ana" "database" "shop" b:00"#);
+        say(&mut drive, Side::Server, login);
+        say(&mut drive, Side::Client, r#"Q "select id from orders""#);
+        say(&mut drive, Side::Server, r#"T i16:1 "id" i32:0 i16:0 i32:23 i16:4 i32:-1 i16:0"#);
+        say(&mut drive, Side::Server, "D i16:1 cell:1 | D i16:1 cell:2");
+        drive
+    });
+    let mut drives: Vec<Drive> = drives.collect();
+    let couriers = drives.iter_mut().filter_map(|d| d.beside.take().map(Drive::new)).collect();
+    (drives, couriers)
+}
+
+const FEW: &str =
+    r#"{"rules":[{"name":"few","on":{"tables":["orders"]},"rows":{"per_result":1},"block":"no"}]}"#;
+
+#[test]
+fn couriers_of_a_worker_are_numbered_and_what_they_cannot_cancel_is_read_away() {
+    let login = "R u32:0 | K i32:77 i32:1234 | Z s:I";
+    let (mut drives, mut couriers) = cut_sessions(FEW, login, 40);
+    let sent = |courier: &mut Drive| !courier.take(Side::Server).is_empty();
+    let out: Vec<bool> = couriers.iter_mut().map(sent).collect();
+    assert_eq!((out.iter().filter(|out| **out).count(), out.len()), (flow::limits::COURIERS_MAX, 40));
+    assert!(couriers[39].closed.is_some() && couriers[39].dialled.is_empty());
+    // One that had to stay at home: the result is read away, and the session goes on.
+    let last = &mut drives[39];
+    last.part();
+    last.take(Side::Client);
+    last.feed(Side::Server, &encode("D i16:1 cell:3"));
+    last.feed(Side::Client, &encode(r#"Q "select 1""#));
+    assert!(last.take(Side::Client).is_empty() && last.closed.is_none() && last.beside.is_none());
+    last.take(Side::Server);
+    last.feed(Side::Server, &encode(r#"C "SELECT 3""#));
+    last.feed(Side::Server, &encode("Z s:I"));
+    assert_eq!(last.take(Side::Client), encode("Z s:I"));
+    assert_eq!(last.take(Side::Server), encode(r#"Q "select 1""#));
+    // One came back: there is room for another.
+    couriers[0].event(Side::Server, Event::Closed(Side::Server));
+    couriers.remove(0);
+    last.feed(Side::Server, &encode(r#"C "SELECT 1""#));
+    last.feed(Side::Server, &encode("Z s:I"));
+    last.feed(Side::Client, &encode(r#"Q "select id from orders""#));
+    last.feed(Side::Server, &encode("D i16:1 cell:1"));
+    last.feed(Side::Server, &encode("D i16:1 cell:2"));
+    assert!(sent(&mut Drive::new(last.beside.take().unwrap())));
+}
+
+#[test]
+fn a_target_without_keys_is_sent_no_cancel() {
+    let (mut drives, couriers) = cut_sessions(FEW, "R u32:0 | Z s:I", 1);
+    assert!(couriers.is_empty());
+    drives[0].take(Side::Client);
+    drives[0].feed(Side::Server, &encode(r#"C "SELECT 3""#));
+    drives[0].feed(Side::Server, &encode("Z s:I"));
+    assert_eq!(drives[0].take(Side::Client), encode("Z s:I"));
 }
 
 proptest::proptest! {

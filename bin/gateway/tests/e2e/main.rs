@@ -9,6 +9,8 @@
 #[cfg(test)]
 mod behaviour;
 #[cfg(test)]
+mod cuts;
+#[cfg(test)]
 mod drivers;
 #[cfg(test)]
 mod faults;
