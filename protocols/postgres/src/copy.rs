@@ -4,6 +4,7 @@
 use flow::limits::FRAME_BYTES_MAX;
 use policy::mask::{Cell, Masked};
 use policy::plan::{CopyBinary, CopyPlan, CopyRows};
+use wide::u8x16;
 
 /// A plan made ready to walk what the server sends.
 pub(crate) enum Walker {
@@ -26,7 +27,7 @@ impl Walker {
         let Some(([format, high, low], _)) = begin.split_first_chunk() else { return false };
         let columns = usize::from(u16::from_be_bytes([*high, *low]));
         match self {
-            Walker::Lines(lines) => *format == 0 && (lines.every.is_some() || lines.columns.len() == columns),
+            Walker::Lines(lines) => *format == 0 && (lines.every || lines.plan.columns.len() == columns),
             Walker::Binary(binary) => {
                 *format == 1 && binary.columns.as_ref().is_none_or(|known| known.len() == columns)
             }
@@ -50,16 +51,25 @@ impl Walker {
 /// Rows of text: a mask that does not look at the value is its bytes, escaped.
 pub(crate) struct Lines {
     plan: CopyRows,
-    columns: Box<[Column]>,
-    every: Option<Column>,
+    /// The columns that are masked, in order.
+    masked: Box<[Column]>,
+    /// How many pass behind the last of them.
+    behind: usize,
+    /// There is one column, and it stands for as many as come.
+    every: bool,
     /// Reused from line to line.
     scratch: Vec<u8>,
     /// No value is written as NULL is.
     null_told: bool,
 }
 
-enum Column {
-    Pass,
+struct Column {
+    /// How many pass between the one that is masked before it and this one.
+    skip: usize,
+    mask: Mask,
+}
+
+enum Mask {
     /// Stands for any value but NULL.
     Constant(Box<[u8]>),
     Apply(Cell),
@@ -68,123 +78,200 @@ enum Column {
 impl Lines {
     fn new(plan: CopyRows) -> Lines {
         let mut scratch = Vec::new();
-        let mut column = |cell: &Option<Cell>| match cell {
-            None => Column::Pass,
-            Some(cell) if cell.ignores_value() => {
-                let mut bytes = Vec::new();
-                write(cell, &[], &plan, &mut scratch, &mut bytes);
-                Column::Constant(bytes.into())
+        let mut mask = |cell: &Cell| {
+            if !cell.ignores_value() {
+                return Mask::Apply(cell.clone());
             }
-            Some(cell) => Column::Apply(cell.clone()),
+            let mut bytes = Vec::new();
+            write(cell, &[], &plan, &mut scratch, &mut bytes);
+            Mask::Constant(bytes.into())
         };
-        let columns = plan.columns.iter().map(&mut column).collect();
-        let every = plan.every.as_ref().map(|cell| column(&Some(cell.clone())));
+        let (mut masked, mut behind) = (Vec::new(), 0);
+        if let Some(every) = &plan.every {
+            masked.push(Column { skip: 0, mask: mask(every) });
+        } else {
+            for cell in &plan.columns {
+                match cell {
+                    Some(cell) => masked.push(Column { skip: std::mem::take(&mut behind), mask: mask(cell) }),
+                    None => behind += 1,
+                }
+            }
+        }
         // Csv quotes a value that looks like NULL. Text does not, so only what no value can be written as is NULL for sure: a
         // statement may say NULL '4711' to learn whose value that is.
         let null_told = plan.csv
             || matches!(plan.null.as_slice(), [b'\\', b, ..] if b.is_ascii_alphabetic() && !b"bfnrtv".contains(b) && *b != plan.delimiter);
-        Lines { columns, every, scratch, null_told, plan }
+        Lines { masked: masked.into(), behind, every: plan.every.is_some(), scratch, null_told, plan }
     }
 
     /// One row, with its line end.
     fn mask(&mut self, body: &[u8], out: &mut Vec<u8>) -> Option<u64> {
-        let (line, end) = split_line_end(body);
+        let line = match body {
+            [line @ .., b'\r', b'\n'] | [line @ .., b'\n'] => line,
+            line => line,
+        };
         let CopyRows { delimiter, quote, escape, csv, .. } = self.plan;
-        // In text without escapes every delimiter separates, in csv those outside quotes, where a doubled quote leaves and enters
-        // at once.
-        let masked = if csv && escape == quote {
-            self.fields(line, Separators::new(line, delimiter, quote), out)
-        } else if !csv && memchr::memchr(b'\\', line).is_none() {
-            self.fields(line, memchr::memchr_iter(delimiter, line), out)
+        if csv && escape != quote {
+            self.fields(body, line, Stops { line, at: 0, delimiter, quote, escape }, out)
         } else {
-            let stops = Stops { line, at: 0, marks: Marks::of(&self.plan) };
-            self.fields(line, stops, out)
-        }?;
-        out.extend_from_slice(end);
-        Some(masked)
+            let guard = if csv { Guard::Quote(quote) } else { Guard::Backslash };
+            self.fields(body, line, Separators::new(line, delimiter, guard), out)
+        }
     }
 
-    /// Walks the fields of `line`; `stops` are the places of the delimiters between them.
-    fn fields(&mut self, line: &[u8], stops: impl Iterator<Item = usize>, out: &mut Vec<u8>) -> Option<u64> {
-        let mut masked = 0;
-        let mut columns = self.columns.iter();
+    /// Walks the fields of `line`, which is `body` without its end; `stops` are the places of the delimiters between them. Behind the
+    /// last field that is masked they are only counted.
+    fn fields(
+        &mut self,
+        body: &[u8],
+        line: &[u8],
+        mut stops: impl Iterator<Item = usize>,
+        out: &mut Vec<u8>,
+    ) -> Option<u64> {
+        let mut columns = self.masked.iter();
+        // Whatever stays as it is is taken off.
+        let mut masked = self.masked.len() as u64;
         // What is not masked is copied in runs: `run` is where the current one began, `field` where the field did.
-        let (mut run, mut field) = (0, 0);
-        for stop in stops.chain([line.len()]) {
-            let column = match &self.every {
-                Some(every) => every,
-                // More fields than columns: not what was planned.
-                None => columns.next()?,
+        let (mut run, mut field, mut more) = (0, 0, true);
+        loop {
+            let Some(column) = columns.next() else {
+                if self.every && more {
+                    masked += 1;
+                    columns = self.masked.iter();
+                    continue;
+                }
+                break;
             };
-            if let Column::Constant(_) | Column::Apply(_) = column {
-                let value = line.get(field..stop)?;
-                if !(self.null_told && value == self.plan.null) {
-                    out.extend_from_slice(line.get(run..field)?);
-                    run = field;
-                    let written = match column {
-                        Column::Constant(bytes) => {
-                            out.extend_from_slice(bytes);
-                            true
+            for _ in 0..column.skip {
+                field = stops.next()? + 1;
+            }
+            let stop = stops.next().unwrap_or(line.len());
+            // `None` behind the end: fewer fields than columns.
+            let value = line.get(field..stop)?;
+            more = stop < line.len();
+            if self.null_told && value == self.plan.null {
+                masked -= 1;
+            } else {
+                match line.get(run..field)? {
+                    // Between two that are masked.
+                    [delimiter] => out.push(*delimiter),
+                    passed => out.extend_from_slice(passed),
+                }
+                run = stop;
+                match &column.mask {
+                    Mask::Constant(bytes) => out.extend_from_slice(bytes),
+                    Mask::Apply(cell) => {
+                        if !write(cell, value, &self.plan, &mut self.scratch, out) {
+                            masked -= 1;
+                            run = field;
                         }
-                        Column::Apply(cell) => write(cell, value, &self.plan, &mut self.scratch, out),
-                        Column::Pass => false,
-                    };
-                    if written {
-                        masked += 1;
-                        run = stop;
                     }
                 }
             }
             field = stop + 1;
         }
-        if self.every.is_none() && columns.next().is_some() {
+        let behind = if more { stops.count() + 1 } else { 0 };
+        // Another number of fields than of columns is not what was planned.
+        if !self.every && behind != self.behind {
             return None;
         }
-        out.extend_from_slice(line.get(run..)?);
+        out.extend_from_slice(body.get(run..)?);
         Some(masked)
     }
 }
 
-/// The delimiters of a line outside quotes, eight bytes compared at once: fewer instructions than a vector search for both, begun anew
-/// behind each.
+/// What protects a delimiter.
+#[derive(Clone, Copy)]
+enum Guard {
+    /// The byte behind it.
+    Backslash,
+    /// What is between two of them; a doubled one leaves and enters at once.
+    Quote(u8),
+}
+
+/// How many bytes are compared at once: one bit each.
+const BLOCK: usize = 64;
+
+/// The delimiters of a line that nothing protects (as simdjson finds the structure of a text: Langdale and Lemire, "Parsing Gigabytes
+/// of JSON per Second").
 struct Separators<'a> {
-    words: std::slice::Iter<'a, [u8; 8]>,
-    /// What is left of the line, NULs behind it: no server takes NUL for a delimiter or a quote.
-    tail: Option<[u8; 8]>,
-    /// Where the word after the current one is, and the bits of the current one's delimiters and quotes still to come.
-    next: usize,
+    line: &'a [u8],
+    /// Where the current block begins, its delimiters still to come, and what is behind it.
+    block: usize,
     hits: u64,
-    quotes: u64,
-    delimiter: u64,
-    quote: u64,
-    quoted: bool,
+    rest: &'a [u8],
+    delimiter: u8,
+    guard: u8,
+    quotes: bool,
+    /// With quotes all ones: the next block begins inside of them. Else 1: its first byte is behind a backslash.
+    open: u64,
 }
 
 impl<'a> Separators<'a> {
-    fn new(line: &'a [u8], delimiter: u8, quote: u8) -> Separators<'a> {
-        let (words, rest) = line.as_chunks();
-        let mut tail = [0; 8];
-        for (to, from) in tail.iter_mut().zip(rest) {
-            *to = *from;
+    fn new(line: &'a [u8], delimiter: u8, guard: Guard) -> Separators<'a> {
+        let (guard, quotes) = match guard {
+            Guard::Backslash => (b'\\', false),
+            Guard::Quote(quote) => (quote, true),
+        };
+        Separators { line, block: 0, hits: 0, rest: line, delimiter, guard, quotes, open: 0 }
+    }
+
+    /// Reads the next block.
+    fn advance(&mut self) {
+        let rest = self.rest;
+        self.block = self.line.len() - rest.len();
+        self.rest = rest.get(BLOCK..).unwrap_or_default();
+        let (delimiters, guards) = if let Some(block) = rest.first_chunk() {
+            same(block, self.delimiter, self.guard)
+        } else if let Some(block) = self.line.last_chunk() {
+            // The last bytes of the line; those seen before are shifted out.
+            let (delimiters, guards) = same(block, self.delimiter, self.guard);
+            (delimiters >> (BLOCK - rest.len()), guards >> (BLOCK - rest.len()))
+        } else {
+            // No server takes NUL for a delimiter or a quote.
+            let mut block = [0; BLOCK];
+            for (to, from) in block.iter_mut().zip(rest) {
+                *to = *from;
+            }
+            same(&block, self.delimiter, self.guard)
+        };
+        self.hits = delimiters & !self.protected(guards);
+    }
+
+    /// Bits of what the guards of the current block, and an open one before it, protect.
+    fn protected(&mut self, mut guards: u64) -> u64 {
+        if self.quotes {
+            // Each bit becomes that of how many quotes there are up to it, odd or even.
+            if guards != 0 {
+                for by in [1, 2, 4, 8, 16, 32] {
+                    guards ^= guards << by;
+                }
+            }
+            let quoted = guards ^ self.open;
+            self.open = 0u64.wrapping_sub(quoted >> 63);
+            return quoted;
         }
-        Separators {
-            words: words.iter(),
-            tail: Some(tail),
-            next: 0,
-            hits: 0,
-            quotes: 0,
-            delimiter: u64::from_le_bytes([delimiter; 8]),
-            quote: u64::from_le_bytes([quote; 8]),
-            quoted: false,
+        let mut protected = std::mem::take(&mut self.open);
+        guards &= !protected;
+        while guards != 0 {
+            let escape = guards & guards.wrapping_neg();
+            protected |= escape << 1;
+            guards &= !(escape | escape << 1);
+            self.open = escape >> 63;
         }
+        protected
     }
 }
 
-/// The top bit of each byte that is the same in both.
-fn same(a: u64, b: u64) -> u64 {
-    const LOW: u64 = u64::from_le_bytes([0x7f; 8]);
-    let differ = a ^ b;
-    !(((differ & LOW) + LOW) | differ | LOW)
+/// Which bytes are `a`, and which are `b`.
+fn same(block: &[u8; BLOCK], a: u8, b: u8) -> (u64, u64) {
+    let (a, b) = (u8x16::splat(a), u8x16::splat(b));
+    let (parts, _) = block.as_chunks();
+    parts.iter().rev().fold((0, 0), |(is_a, is_b), part| {
+        let part = u8x16::new(*part);
+        let bits = |of: u8x16| u64::from(part.simd_eq(of).to_bitmask());
+        (is_a << 16 | bits(a), is_b << 16 | bits(b))
+    })
 }
 
 impl Iterator for Separators<'_> {
@@ -192,102 +279,59 @@ impl Iterator for Separators<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<usize> {
-        loop {
-            while self.hits != 0 {
-                let hit = self.hits & self.hits.wrapping_neg();
-                self.hits ^= hit;
-                if self.quotes & hit != 0 {
-                    self.quoted = !self.quoted;
-                } else if !self.quoted {
-                    return Some(self.next - 8 + hit.trailing_zeros() as usize / 8);
-                }
+        while self.hits == 0 {
+            if self.rest.is_empty() {
+                return None;
             }
-            let word = match self.words.next() {
-                Some(word) => *word,
-                None => self.tail.take()?,
-            };
-            let word = u64::from_le_bytes(word);
-            self.next += 8;
-            self.quotes = same(word, self.quote);
-            self.hits = same(word, self.delimiter) | self.quotes;
+            self.advance();
         }
+        let at = self.hits.trailing_zeros() as usize;
+        self.hits &= self.hits - 1;
+        Some(self.block + at)
+    }
+
+    fn count(mut self) -> usize {
+        let mut count = self.hits.count_ones() as usize;
+        while !self.rest.is_empty() {
+            self.advance();
+            count += self.hits.count_ones() as usize;
+        }
+        count
     }
 }
 
-/// The delimiters of a line that has escapes.
+/// The delimiters outside quotes of a csv line whose escape is not its quote.
 struct Stops<'a> {
     line: &'a [u8],
     at: usize,
-    marks: Marks,
-}
-
-/// What separates and protects.
-#[derive(Clone, Copy)]
-struct Marks {
-    csv: bool,
     delimiter: u8,
     quote: u8,
     escape: u8,
-}
-
-impl Marks {
-    fn of(plan: &CopyRows) -> Marks {
-        Marks { csv: plan.csv, delimiter: plan.delimiter, quote: plan.quote, escape: plan.escape }
-    }
 }
 
 impl Iterator for Stops<'_> {
     type Item = usize;
 
     fn next(&mut self) -> Option<usize> {
-        let rest = self.line.get(self.at..)?;
-        let field =
-            if self.marks.csv { csv_field(rest, self.marks) } else { text_field(rest, self.marks.delimiter) };
-        let stop = self.at + field;
-        self.at = stop + 1;
-        (stop < self.line.len()).then_some(stop)
-    }
-}
-
-fn split_line_end(body: &[u8]) -> (&[u8], &[u8]) {
-    let end = match body {
-        [.., b'\r', b'\n'] => 2,
-        [.., b'\n'] => 1,
-        _ => 0,
-    };
-    body.split_at(body.len() - end)
-}
-
-/// Length of the field at the start of a text-format row: up to the next delimiter that no backslash protects.
-fn text_field(row: &[u8], delimiter: u8) -> usize {
-    let mut at = 0;
-    while let Some(found) = row.get(at..).and_then(|r| memchr::memchr2(delimiter, b'\\', r)) {
-        at += found;
-        if row.get(at) == Some(&delimiter) {
-            return at;
+        let mut quoted = false;
+        let mut bytes = self.line.iter().enumerate().skip(self.at);
+        while let Some((at, b)) = bytes.next() {
+            if quoted && *b == self.escape {
+                bytes.next();
+            } else if *b == self.quote {
+                quoted = !quoted;
+            } else if *b == self.delimiter && !quoted {
+                self.at = at + 1;
+                return Some(at);
+            }
         }
-        at += 2;
+        self.at = self.line.len();
+        None
     }
-    row.len()
-}
-
-/// Length of the field at the start of a csv row whose escape is not the quote: up to the next delimiter outside quotes.
-fn csv_field(row: &[u8], marks: Marks) -> usize {
-    let mut quoted = false;
-    let mut bytes = row.iter().enumerate();
-    while let Some((at, b)) = bytes.next() {
-        if quoted && *b == marks.escape {
-            bytes.next();
-        } else if *b == marks.quote {
-            quoted = !quoted;
-        } else if *b == marks.delimiter && !quoted {
-            return at;
-        }
-    }
-    row.len()
 }
 
 /// Writes what stands for `field`, escaped for the format; false, and nothing: the field stays as it is.
+#[inline(never)] // or lines of constants pay for it
 fn write(cell: &Cell, field: &[u8], plan: &CopyRows, scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> bool {
     scratch.clear();
     let masked = if cell.ignores_value() {
@@ -581,22 +625,87 @@ mod tests {
         assert_eq!(run(true, &[true, false], ",x\n").as_deref(), Some(",x\n"), "an empty field is NULL");
     }
 
-    #[test]
-    fn separators_are_found_wherever_they_stand_in_a_word() {
-        let mut state = 5u64;
-        for round in 0..5_000 {
-            let mut line = Vec::new();
-            for _ in 0..round % 41 {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                line.push(b",\",-.\x00\xac\xff\x80a"[(state >> 33) as usize % 10]);
+    /// Where delimiters stand that nothing protects, byte by byte.
+    fn unprotected(line: &[u8], delimiter: u8, quote: Option<u8>) -> Vec<usize> {
+        let (mut quoted, mut escaped, mut found) = (false, false, Vec::new());
+        for (at, b) in line.iter().enumerate() {
+            if quote == Some(*b) {
+                quoted = !quoted;
+            } else if std::mem::take(&mut escaped) {
+            } else if quote.is_none() && *b == b'\\' {
+                escaped = true;
+            } else if *b == delimiter && !quoted {
+                found.push(at);
             }
-            let mut quoted = false;
-            let outside = line.iter().enumerate().filter(|(_, b)| {
-                quoted ^= **b == b'"';
-                **b == b',' && !quoted
-            });
-            let outside: Vec<usize> = outside.map(|(i, _)| i).collect();
-            assert_eq!(Separators::new(&line, b',', b'"').collect::<Vec<_>>(), outside, "{line:?}");
+        }
+        found
+    }
+
+    #[test]
+    fn separators_are_found_wherever_they_stand_in_a_block() {
+        let mut state = 5u64;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        for round in 0..20_000 {
+            // From hardly any of them to nothing else.
+            let common = 1 + random(30);
+            let line: Vec<u8> = (0..round % 261)
+                .map(|_| {
+                    if random(30) < common { b",\"\\"[random(3)] } else { b"-.\x00\xac\xff\x80a]"[random(8)] }
+                })
+                .collect();
+            for quote in [None, Some(b'"')] {
+                let guard = quote.map_or(Guard::Backslash, Guard::Quote);
+                let want = unprotected(&line, b',', quote);
+                let new = || Separators::new(&line, b',', guard);
+                assert_eq!(new().collect::<Vec<_>>(), want, "{line:?}");
+                let mut begun = new();
+                let skipped = begun.by_ref().take(round % 7).count();
+                assert_eq!(skipped + begun.count(), want.len(), "{line:?}");
+            }
+        }
+    }
+
+    /// Lines of every length up to some blocks, whichever columns are masked; a line of another number of fields is refused.
+    #[test]
+    fn masked_wherever_fields_end() {
+        for length in 0..70 {
+            for columns in 1..5 {
+                let fields: Vec<String> =
+                    (0..columns).map(|i| "x".repeat(length / (i + 1)) + "\\\t\\\\").collect();
+                for set in 0..1 << columns {
+                    let masked: Vec<bool> = (0..columns).map(|i| set >> i & 1 == 1).collect();
+                    for end in ["", "\n", "\r\n"] {
+                        let row = fields.join("\t") + end;
+                        let want: Vec<&str> =
+                            fields.iter().zip(&masked).map(|(f, m)| if *m { "***" } else { f }).collect();
+                        assert_eq!(run(false, &masked, &row), Some(want.join("\t") + end), "{row:?}");
+                        assert_eq!(run(false, &[&masked[..], &[true]].concat(), &row), None, "{row:?}");
+                        assert_eq!(run(false, &[&masked[..], &[false]].concat(), &row), None, "{row:?}");
+                        if columns > 1 {
+                            assert_eq!(run(false, &masked[1..], &row), None, "{row:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn columns_nobody_counted_are_masked_one_and_all() {
+        for (row, want, count) in [
+            ("a\n", "***\n", 1),
+            ("\n", "***\n", 1),
+            ("a\t\\N\tb\\\tc\t", "***\t\\N\t***\t***", 3),
+            ("\t\t", "***\t***\t***", 3),
+        ] {
+            let mut plan = plan(false, &[]);
+            plan.every = Some(Cell::redact(25));
+            let mut out = Vec::new();
+            assert_eq!(Lines::new(plan).mask(row.as_bytes(), &mut out), Some(count), "{row:?}");
+            assert_eq!(String::from_utf8(out).unwrap(), want);
         }
     }
 
