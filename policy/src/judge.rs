@@ -3,7 +3,7 @@
 //! Not a parser and not a proof ([`crate::sql`] is both); this is where rules meet facts. Invariant: for a scope with an enforced
 //! rule, a text that is not understood is refused, and an output column of unproved origin is redacted. Source: masking.md.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -736,7 +736,7 @@ impl Judge {
         let proof = prover.prove(statement, Question::Output);
         judged.clean = proof.clean();
         // What is inserted is the client's own; what it is compared with is not.
-        let compares = facts.on_conflict && !decision.conflicts.is_empty();
+        let compares = facts.on_conflict && self.inserts_beside_masked(facts);
         if judged.clean && !compares {
             return;
         }
@@ -807,14 +807,26 @@ impl Judge {
         let written = facts.acts.iter().filter(|a| matches!(a.class, "insert" | "update" | "merge"));
         let copied = facts.copies.iter().filter(|c| c.is_from).filter_map(|c| c.relation);
         for name in written.filter_map(|a| a.target).chain(copied) {
-            for table in self.bound.index.candidates(&self.catalog, name) {
-                for base in self.bound.compared.get(&table.oid).into_iter().flatten() {
+            let named = self.bound.index.candidates(&self.catalog, name).map(|t| t.oid);
+            // A write to a view is one to its table.
+            let below =
+                |oid| self.bound.taints.get(&oid).into_iter().flat_map(|t| t.same.values().map(|b| b.0));
+            let tables: BTreeSet<u32> = named.flat_map(|oid| below(oid).chain([oid])).collect();
+            for table in tables {
+                for base in self.bound.compared.get(&table).into_iter().flatten() {
                     decision
                         .conflicts
                         .extend(self.conflict(*base).filter(|c| !decision.conflicts.contains(c)));
                 }
             }
         }
+    }
+
+    /// Inserts into a table with masked columns, or a view of one.
+    fn inserts_beside_masked(&self, facts: &Facts<'_>) -> bool {
+        let inserted = facts.acts.iter().filter(|a| a.class == "insert").filter_map(|a| a.target);
+        let mut tables = inserted.flat_map(|name| self.bound.index.candidates(&self.catalog, name));
+        tables.any(|t| self.bound.taints.contains_key(&t.oid))
     }
 
     fn conflict(&self, base: Base) -> Option<Probe> {

@@ -534,6 +534,16 @@ impl<'a> Tracer<'a> {
     ) {
         let Some(Body::Tables(tables)) = rels.first().map(|r| r.body.clone()) else { return };
         for table in tables.iter() {
+            if table.definition.is_some() {
+                // A view has no constraints; its table's are compared with.
+                for column in &table.columns {
+                    let val = self.column(table, column);
+                    if val.hidden() && inserted(insert, table, column).is_none_or(|v| !v.is_empty()) {
+                        self.record(&val, Place::Conflict);
+                    }
+                }
+                continue;
+            }
             for constraint in self.world.index.constraints(self.world.catalog, table.oid) {
                 if !constraint.unique || !infer.is_none_or(|i| may_mean(i, constraint, table)) {
                     continue;
