@@ -24,9 +24,9 @@ pub struct Catalog {
     /// Primary keys: a table's OID and its columns' numbers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<(u32, Vec<i16>)>,
-    /// What a write is compared with. Absent (an older snapshot): nobody knows.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub constraints: Vec<Constraint>,
+    /// What a write is compared with. Absent (an older snapshot): anything may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub constraints: Option<Vec<Constraint>>,
 }
 
 /// A unique index, an exclusion constraint or a foreign key: whether a write meets it tells about the rows that are there.

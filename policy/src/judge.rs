@@ -296,7 +296,16 @@ impl Bound {
             }
         }
         (bound.quiet, bound.quiet_commit) = quiet(catalog, &bound.taints);
-        for constraint in &catalog.constraints {
+        if catalog.constraints.is_none() {
+            // Nobody knows what is compared: everything.
+            for (table, taint) in &bound.taints {
+                let all: Vec<Base> = taint.columns.values().map(|number| (*table, *number)).collect();
+                for relative in family.of(*table) {
+                    bound.compared.entry(relative).or_default().extend(&all);
+                }
+            }
+        }
+        for constraint in catalog.constraints.iter().flatten() {
             for base in constraint.compares.iter().filter(|b| lineage::hidden(&bound.taints, **b)) {
                 for table in family.of(constraint.table) {
                     let compared = bound.compared.entry(table).or_default();
@@ -814,9 +823,9 @@ impl Judge {
             let tables: BTreeSet<u32> = named.flat_map(|oid| below(oid).chain([oid])).collect();
             for table in tables {
                 for base in self.bound.compared.get(&table).into_iter().flatten() {
-                    decision
-                        .conflicts
-                        .extend(self.conflict(*base).filter(|c| !decision.conflicts.contains(c)));
+                    let conflict = self.conflict(*base);
+                    let known = |c: &Probe| decision.conflicts.iter().any(|k| k.rule == c.rule);
+                    decision.conflicts.extend(conflict.filter(|c| !known(c)));
                 }
             }
         }

@@ -309,6 +309,7 @@ mod tests {
                 kind: 'f',
                 body: "select ssn from people where id = $1".into(),
             }],
+            constraints: Some(Vec::new()),
             ..Catalog::default()
         }
     }

@@ -40,7 +40,7 @@ fn judge() -> Judge {
             table(20_002, "pgbench_accounts", &["aid", "bid", "abalance", "filler"]),
         ],
         keys: vec![(20_000, vec![1]), (20_001, vec![1]), (20_002, vec![1])],
-        constraints: Vec::new(),
+        constraints: None,
         ..Catalog::default()
     };
     let rule = "{name: pii, on: {columns: [customers.email, customers.ssn, customers.card]}, mask: redact}";

@@ -148,19 +148,20 @@ fn catalog() -> Catalog {
         enums: vec!["mood".into()],
         keys: vec![(customers, vec![1]), (kv, vec![1]), (orders, vec![1]), (keyed, vec![1])],
         // E-mail addresses are unique, alone and (in lower case) with the city.
-        constraints: [
-            ("customers_pkey", true, vec![(customers, 1)]),
-            ("customers_email_key", true, vec![(customers, 5)]),
-            ("customers_city_lower", true, vec![(customers, 3), (customers, 5)]),
-            ("orders_customer_fkey", false, vec![(orders, 2), (customers, 1)]),
-        ]
-        .map(|(name, unique, compares)| Constraint {
-            table: compares.first().map_or(0, |c: &(u32, i16)| c.0),
-            name: name.into(),
-            unique,
-            compares,
-        })
-        .into(),
+        constraints: Some(Vec::from(
+            [
+                ("customers_pkey", true, vec![(customers, 1)]),
+                ("customers_email_key", true, vec![(customers, 5)]),
+                ("customers_city_lower", true, vec![(customers, 3), (customers, 5)]),
+                ("orders_customer_fkey", false, vec![(orders, 2), (customers, 1)]),
+            ]
+            .map(|(name, unique, compares)| Constraint {
+                table: compares.first().map_or(0, |c: &(u32, i16)| c.0),
+                name: name.into(),
+                unique,
+                compares,
+            }),
+        )),
         writes: Some(Writes { code: vec![victims], cascades: vec![(kv, customers)], deferred: vec![orders] }),
     }
 }

@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use policy::judge::Probe;
 use policy::lineage::{self, ColumnName, Lineage};
 use policy::reach;
 use policy::{Decision, Judge, Verdict};
@@ -120,6 +121,14 @@ fn as_text(judge: &Judge, decision: &Decision, statements: &[Lineage], policy: &
         );
         line("limit", text);
     }
+    for met in &decision.conflicts {
+        let most = met.per_hour;
+        let text = format!(
+            "{}  counts an error about a masked value that is there already; {most} an hour",
+            met.rule
+        );
+        line("probe", text);
+    }
     for probe in &decision.probes {
         line(
             "probe",
@@ -191,6 +200,9 @@ fn as_json(
             })
         })
         .collect();
+    let budgets = |probes: &[Probe]| {
+        probes.iter().map(|p| json!({"rule": &*p.rule, "per_hour": p.per_hour})).collect::<Vec<_>>()
+    };
     json!({
         "verdict": word.to_lowercase(), "refused": refused, "revision": policy.revision,
         "clean": decision.clean, "withhold": decision.withhold, "observed": decision.observed, "statements": statements,
@@ -198,7 +210,7 @@ fn as_json(
             "rule": l.limit.rule, "per_result": l.limit.per_result, "per_hour": l.limit.per_hour, "weight": l.weight,
             "collects": l.collects,
         })).collect::<Vec<_>>(),
-        "probes": decision.probes.iter().map(|p| json!({"rule": &*p.rule, "per_hour": p.per_hour})).collect::<Vec<_>>(),
+        "probes": budgets(&decision.probes), "conflicts": budgets(&decision.conflicts),
     })
 }
 

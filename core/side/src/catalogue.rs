@@ -269,19 +269,21 @@ async fn read(client: &Client, database: &str) -> Result<Catalog, CatalogueError
     for row in client.query(KEYS, &[]).await.map_err(failed("primary keys"))? {
         catalog.keys.push((cell(&row, 0, "primary keys")?, cell(&row, 1, "primary keys")?));
     }
+    let mut constraints = Vec::new();
     for row in client.query(CONSTRAINTS, &[]).await.map_err(failed("constraints"))? {
         let table = cell(&row, 0, "constraints")?;
         let columns: Vec<i16> = cell(&row, 3, "constraints")?;
         let refers: u32 = cell(&row, 4, "constraints")?;
         let referred: Vec<i16> = cell(&row, 5, "constraints")?;
         let own = columns.into_iter().map(|column| (table, column));
-        catalog.constraints.push(Constraint {
+        constraints.push(Constraint {
             table,
             name: cell(&row, 1, "constraints")?,
             unique: cell(&row, 2, "constraints")?,
             compares: own.chain(referred.into_iter().map(|column| (refers, column))).collect(),
         });
     }
+    catalog.constraints = Some(constraints);
     catalog.writes = writes(client).await?;
     client.batch_execute("commit").await.map_err(failed("the end of the snapshot"))?;
     catalog.version = next_version();

@@ -80,7 +80,8 @@ impl Index {
         catalog: &'c Catalog,
         table: u32,
     ) -> impl Iterator<Item = &'c Constraint> {
-        self.constraints.get(&table).into_iter().flatten().filter_map(|i| catalog.constraints.get(*i))
+        let all = catalog.constraints.as_deref().unwrap_or_default();
+        self.constraints.get(&table).into_iter().flatten().filter_map(|i| all.get(*i))
     }
 
     /// All of this name are of users and written in C.
@@ -104,7 +105,7 @@ impl Index {
                 }
             }
         }
-        for (i, constraint) in catalog.constraints.iter().enumerate() {
+        for (i, constraint) in catalog.constraints.iter().flatten().enumerate() {
             index.constraints.entry(constraint.table).or_default().push(i);
         }
         for function in &catalog.functions {

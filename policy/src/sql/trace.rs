@@ -534,38 +534,38 @@ impl<'a> Tracer<'a> {
     ) {
         let Some(Body::Tables(tables)) = rels.first().map(|r| r.body.clone()) else { return };
         for table in tables.iter() {
-            if table.definition.is_some() {
-                // A view has no constraints; its table's are compared with.
-                for column in &table.columns {
-                    let val = self.column(table, column);
-                    if val.hidden() && inserted(insert, table, column).is_none_or(|v| !v.is_empty()) {
-                        self.record(&val, Place::Conflict);
-                    }
-                }
-                continue;
-            }
-            for constraint in self.world.index.constraints(self.world.catalog, table.oid) {
-                if !constraint.unique || !infer.is_none_or(|i| may_mean(i, constraint, table)) {
+            for column in &table.columns {
+                let val = self.column(table, column);
+                if !val.hidden() || !self.decides(table, column, infer) {
                     continue;
                 }
-                for (_, number) in constraint.compares.iter().filter(|(oid, _)| *oid == table.oid) {
-                    let Some(column) = table.columns.iter().find(|c| c.number == *number) else { continue };
-                    let val = self.column(table, column);
-                    let Some(base) = val.column.filter(|_| val.hidden()) else { continue };
-                    let known = self.trace.probes.len();
-                    let values =
-                        if self.world.rows_left_out { None } else { inserted(insert, table, column) };
-                    match values.filter(|v| known + v.len() <= PROBES_MAX) {
-                        Some(values) if values.is_empty() => {}
-                        Some(values) => {
-                            self.record(&val, Place::Equality);
-                            self.probe(base, values);
-                        }
-                        None => self.record(&val, Place::Conflict),
+                let known = self.trace.probes.len();
+                // A view's columns are its table's, whose constraints are not looked for.
+                let told = !self.world.rows_left_out && table.definition.is_none();
+                let values = inserted(insert, table, column);
+                match (values, val.column) {
+                    (Some(values), _) if values.is_empty() => {}
+                    (Some(values), Some(base)) if told && known + values.len() <= PROBES_MAX => {
+                        self.record(&val, Place::Equality);
+                        self.probe(base, values);
                     }
+                    _ => self.record(&val, Place::Conflict),
                 }
             }
         }
+    }
+
+    /// Whether this column may decide that a row is there already.
+    fn decides(&self, table: &Table, column: &TableColumn, infer: Option<&nodes::InferClause>) -> bool {
+        if self.world.catalog.constraints.is_none() || table.definition.is_some() {
+            return true;
+        }
+        let mut constraints = self.world.index.constraints(self.world.catalog, table.oid);
+        constraints.any(|c| {
+            c.unique
+                && c.compares.contains(&(table.oid, column.number))
+                && infer.is_none_or(|i| may_mean(i, c, table))
+        })
     }
 
     /// Subscripts in the targets of SET and INSERT's column list: they decide what is stored where.
