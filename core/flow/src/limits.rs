@@ -30,8 +30,8 @@ pub const SMALL_ROWS: u64 = 10;
 /// How long the server may take to end a result that was cut at a row limit before it is told to. Most are over by then, and a cancel
 /// request is a connection and a process for the server.
 pub const CUT_PATIENCE_MS: u64 = 10;
-/// Connections of one worker that carry cancel requests for cut results, at once. Beyond, what the server sends is read away: a limit
-/// must not be a way to flood the target with connections.
+/// Connections of one worker that carry cancel requests for cut results, at once; others wait. A limit must not be a way to flood the
+/// target with connections.
 pub const COURIERS_MAX: usize = 32;
 /// Default time to reach a target, in milliseconds.
 pub const DIAL_MS_MAX: u64 = 10_000;

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use flow::access::Target;
 use flow::limits::{COURIERS_MAX, CUT_PATIENCE_MS};
 use flow::record::{SessionId, What};
-use flow::{Ask, DialError, Event, Fault, Flow, Phase, Session, Side, Step};
+use flow::{Answer, Ask, DialError, Event, Fault, Flow, Phase, Session, Side, Step};
 use subtle::ConstantTimeEq;
 
 use crate::ready::Shared;
@@ -105,8 +105,20 @@ pub(crate) struct Errand {
     pub(crate) session: SessionId,
     /// The statement whose result was cut and goes on. `None`: it ended by itself, and nothing may be sent any more.
     pub(crate) wanted: Cell<Option<u64>>,
-    /// The request is on its way: what is cancelled by it is known when the courier is over.
-    pub(crate) sent: Cell<bool>,
+    pub(crate) progress: Cell<Progress>,
+}
+
+/// How far a courier came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It can be called off.
+    Waiting,
+    /// What its request hits is known when it is over.
+    Sent,
+    /// The target closed after the request: whom it meant has it. The courier is over.
+    Delivered,
+    /// Over without that.
+    Failed,
 }
 
 /// One of the connections a worker has for requests of its own.
@@ -134,30 +146,42 @@ pub(crate) struct Courier {
     /// For a result that was cut; otherwise a client asked, or left.
     errand: Option<Rc<Errand>>,
     place: Option<Place>,
+    /// How often it found all places taken.
+    waits: u8,
     over: bool,
 }
 
 impl Courier {
     pub(crate) fn new(cancel: Cancel) -> Courier {
-        Courier { cancel, errand: None, place: None, over: false }
+        Courier { cancel, errand: None, place: None, waits: 0, over: false }
     }
 
     /// For a session that goes on, and calls it off when it is not needed.
     pub(crate) fn beside(cancel: Cancel, errand: Rc<Errand>) -> Courier {
-        Courier { errand: Some(errand), ..Courier::new(cancel) }
+        Courier { cancel, errand: Some(errand), place: None, waits: 0, over: false }
     }
 
     fn is_called_off(&self) -> bool {
         self.errand.as_ref().is_some_and(|e| e.wanted.get().is_none())
     }
 
-    /// The session had its patience: if it still wants to, the target is dialled.
-    fn set_out(&mut self) -> Step {
-        self.place = self.errand.as_ref().and_then(|e| Place::find(&e.shared));
-        if self.is_called_off() || self.place.is_none() {
+    /// The session had its patience: if it still wants to, the target is dialled as soon as a place is free. After two and a half seconds
+    /// without one, or when nobody counts the milliseconds, the result is read away.
+    fn set_out(&mut self, answer: &Answer) -> Step {
+        if self.is_called_off() {
             return self.close();
         }
-        Step::Dial(self.cancel.target.clone())
+        self.place = self.errand.as_ref().and_then(|e| Place::find(&e.shared));
+        if self.place.is_some() {
+            return Step::Dial(self.cancel.target.clone());
+        }
+        match (answer, self.waits.checked_add(1)) {
+            (Answer::Done, Some(waits)) => {
+                self.waits = waits;
+                Step::Ask(Ask::Pause { ms: CUT_PATIENCE_MS })
+            }
+            _ => self.close(),
+        }
     }
 
     /// The target listens.
@@ -170,7 +194,7 @@ impl Courier {
                 flow.now(),
                 What::Gateway { event: "row limit", detail: &detail },
             )?;
-            errand.sent.set(true);
+            errand.progress.set(Progress::Sent);
         }
         self.request(flow);
         Ok(Step::READ)
@@ -187,7 +211,17 @@ impl Courier {
 
     fn close(&mut self) -> Step {
         self.over = true;
+        if let Some(errand) = self.errand.as_ref().filter(|e| e.progress.get() != Progress::Delivered) {
+            errand.progress.set(Progress::Failed);
+        }
         Step::CLOSE
+    }
+}
+
+impl Drop for Courier {
+    fn drop(&mut self) {
+        // Ended from outside, or by a fault.
+        self.close();
     }
 }
 
@@ -197,7 +231,7 @@ impl Session for Courier {
             Event::Opened if self.errand.is_some() => Step::Ask(Ask::Pause { ms: CUT_PATIENCE_MS }),
             Event::Opened => Step::Dial(self.cancel.target.clone()),
             // A desk that is overrun answers at once: so much less patience.
-            Event::Answered(_) if self.errand.is_some() && self.place.is_none() => self.set_out(),
+            Event::Answered(answer) if self.errand.is_some() && self.place.is_none() => self.set_out(&answer),
             Event::Dialled(Ok(())) if self.cancel.target.tls.is_some() => {
                 ssl_request(flow);
                 Step::READ
@@ -211,6 +245,12 @@ impl Session for Courier {
                     self.close()
                 }
             }
+            Event::Closed(Side::Server) => {
+                if let Some(errand) = self.errand.as_ref().filter(|e| e.progress.get() == Progress::Sent) {
+                    errand.progress.set(Progress::Delivered);
+                }
+                self.close()
+            }
             // A client that asks for a cancel has nothing more to say.
             Event::Received => {
                 flow.discard(flow.input().len());
@@ -223,7 +263,6 @@ impl Session for Courier {
             | Event::TlsStarted(Side::Client, _)
             | Event::Answered(_)
             | Event::Parted
-            | Event::Closed(Side::Server)
             | Event::Expired(_)
             | Event::Drain
             | Event::Kill => self.close(),

@@ -16,7 +16,7 @@ use policy::judge::{Limited, Probe, ProbeValue};
 use policy::{Block, Cursor, Decision, Judge, Plan, Scope, Verdict};
 use ring::rand::SystemRandom;
 
-use crate::cancel::{Cancels, Courier, Errand, Key};
+use crate::cancel::{Cancels, Courier, Errand, Key, Progress};
 use crate::copy;
 use crate::message::error_field;
 use crate::owed::{Owed, Queue};
@@ -133,6 +133,8 @@ const JUDGES_MAX: usize = 256;
 const ROOMS_MAX: usize = 64;
 const ROOM_MIN: usize = 16;
 const ROOM_MAX: usize = 1024;
+/// Couriers sent for one cut result, one after the other: a target that is busy may not be reached by the first.
+const COURIERS_EACH: u8 = 3;
 /// Pairs of identity and connection remembered per worker.
 const SCOPES_MAX: usize = 4096;
 
@@ -318,8 +320,8 @@ pub(crate) enum ClientBody {
 /// A result that was ended for the client and goes on for the server.
 pub(crate) struct CutShort {
     number: u64,
-    /// Whether to have it cancelled was decided.
-    considered: bool,
+    /// How often a courier may still be sent for it.
+    tries: u8,
     /// The first error the database answered since.
     pub(crate) sqlstate: Option<[u8; 5]>,
 }
@@ -792,7 +794,7 @@ impl Ready {
             state = *code;
         }
         self.current.sqlstate = Some(state);
-        self.cut = Some(Box::new(CutShort { number, considered: false, sqlstate: None }));
+        self.cut = Some(Box::new(CutShort { number, tries: COURIERS_EACH, sqlstate: None }));
         let detail = format!(
             "{}: {} after {} rows of statement {number}",
             block.rule, block.message, self.current.rows
@@ -806,35 +808,58 @@ impl Ready {
     /// read away. What it has sent before it is answered with the one error the client has, as after any error.
     #[cold]
     pub(crate) fn cancel_rest(&mut self) -> Step {
-        let Some(cut) = self.cut.as_mut().filter(|cut| !cut.considered) else { return Step::READ };
-        cut.considered = true;
+        let Some(cut) = self.cut.as_mut().filter(|cut| cut.tries > 0) else { return Step::READ };
         let number = cut.number;
-        if !self.owed.nothing_behind_ready() {
+        let courier = match &self.errand {
+            Some(errand) if errand.progress.get() != Progress::Waiting || errand.wanted.get().is_some() => {
+                return Step::READ;
+            }
+            _ if !self.owed.nothing_behind_ready() => None,
+            // It was not needed the last time, and has not ended yet: this time it may be.
+            Some(errand) => {
+                errand.wanted.set(Some(number));
+                cut.tries -= 1;
+                return Step::READ;
+            }
+            None => self.shared.cancels.find(self.pid, &self.key),
+        };
+        let Some(cancel) = courier else {
+            cut.tries = 0;
             return Step::READ;
-        }
-        if let Some(errand) = &self.errand {
-            // It was not needed the last time, and has not ended yet.
-            errand.wanted.set(Some(number));
-            return Step::READ;
-        }
-        let Some(cancel) = self.shared.cancels.find(self.pid, &self.key) else { return Step::READ };
+        };
+        cut.tries -= 1;
         let errand = Rc::new(Errand {
             shared: self.shared.clone(),
             session: self.id,
             wanted: Cell::new(Some(number)),
-            sent: Cell::new(false),
+            progress: Cell::new(Progress::Waiting),
         });
         self.errand = Some(errand.clone());
         Step::Beside(Box::new(Courier::beside(cancel, errand)))
     }
 
+    /// The courier is gone. One that did not reach the target may be followed by another.
+    pub(crate) fn parted(&mut self) -> Step {
+        if let (Some(errand), Some(cut)) = (self.errand.take(), &mut self.cut)
+            && errand.progress.get() == Progress::Delivered
+        {
+            cut.tries = 0;
+        }
+        self.cancel_rest()
+    }
+
     /// What the client says next would be behind a statement that is to be cancelled, or may still be: it waits, unread, until the
     /// database is ready and the courier's connection closed.
+    #[inline]
     pub(crate) fn holds_client_back(&self) -> bool {
-        match (&self.cut, &self.errand) {
-            (None, None) => false,
-            (None, Some(errand)) => errand.sent.get(),
-            (Some(_), _) => self.owed.ends_with_ready(),
+        (self.cut.is_some() || self.errand.is_some()) && self.awaits_courier()
+    }
+
+    #[cold]
+    fn awaits_courier(&self) -> bool {
+        match &self.cut {
+            Some(_) => self.owed.ends_with_ready(),
+            None => self.errand.as_ref().is_some_and(|errand| errand.progress.get() != Progress::Waiting),
         }
     }
 

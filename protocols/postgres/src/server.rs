@@ -36,10 +36,10 @@ impl Ready {
         let step = self.server_messages(flow);
         self.tidy();
         self.to_client += flow.queued(Side::Client).saturating_sub(before) as u64;
-        match step {
-            Ok(Step::Read { need: 0 }) if self.cut.is_some() => Ok(self.cancel_rest()),
-            other => other,
+        if self.cut.is_some() && matches!(step, Ok(Step::Read { need: 0 })) {
+            return Ok(self.cancel_rest());
         }
+        step
     }
 
     fn server_messages(&mut self, flow: &mut Flow<'_>) -> Result<Step, Fault> {

@@ -646,12 +646,10 @@ impl Session for PostgresSession {
             Event::Dialled(result) => self.dialled(flow, result),
             Event::TlsStarted(side, facts) => self.tls_started(flow, side, facts.alpn.as_deref()),
             Event::Answered(answer) => self.answered(flow, answer),
-            Event::Parted => {
-                if let State::Ready(ready) = &mut self.state {
-                    ready.errand = None;
-                }
-                Ok(Step::READ)
-            }
+            Event::Parted => Ok(match &mut self.state {
+                State::Ready(ready) => ready.parted(),
+                _ => Step::READ,
+            }),
             Event::Closed(side) => self.closed(flow, side),
             Event::Expired(_) | Event::Drain | Event::Kill => self.ended(flow, &event),
         };

@@ -341,8 +341,8 @@ fn the_rest_of_a_long_message_is_forwarded_only_as_it_is_recorded() {
     assert!(matches!(gw.drive.closed, Some(Some(Fault::Unrecorded))));
 }
 
-/// Sessions of one worker, each with a result that was cut and goes on; their couriers, on their way.
-fn cut_sessions(rules: &str, login: &str, sessions: usize) -> (Vec<Drive>, Vec<Drive>) {
+/// Sessions of one worker, each with a result that was cut and goes on.
+fn cut_sessions(rules: &str, login: &str, sessions: usize) -> Vec<Drive> {
     let published: Published = Arc::new(ArcSwap::from_pointee(directory(rules)));
     let gate = postgres::Gate::new(published, |_| Box::new(Ledger::default()));
     let mut worker = gate.worker(0);
@@ -350,7 +350,7 @@ fn cut_sessions(rules: &str, login: &str, sessions: usize) -> (Vec<Drive>, Vec<D
     let say = |drive: &mut Drive, side, said: &str| {
         said.split(" | ").for_each(|message| drive.feed(side, &encode(message)));
     };
-    let drives = (0..sessions).map(|_| {
+    let session = |_| {
         let mut drive = Drive::new(worker.accept(Peer { address, listener: address, tls: None }));
         say(&mut drive, Side::Client, r#"start i16:3 i16:0 "user" "ana" "database" "shop" b:00"#);
         say(&mut drive, Side::Server, login);
@@ -358,10 +358,8 @@ fn cut_sessions(rules: &str, login: &str, sessions: usize) -> (Vec<Drive>, Vec<D
         say(&mut drive, Side::Server, r#"T i16:1 "id" i32:0 i16:0 i32:23 i16:4 i32:-1 i16:0"#);
         say(&mut drive, Side::Server, "D i16:1 cell:1 | D i16:1 cell:2");
         drive
-    });
-    let mut drives: Vec<Drive> = drives.collect();
-    let couriers = drives.iter_mut().filter_map(|d| d.beside.take().map(Drive::new)).collect();
-    (drives, couriers)
+    };
+    (0..sessions).map(session).collect()
 }
 
 const FEW: &str =
@@ -370,13 +368,19 @@ const FEW: &str =
 #[test]
 fn couriers_of_a_worker_are_numbered_and_what_they_cannot_cancel_is_read_away() {
     let login = "R u32:0 | K i32:77 i32:1234 | Z s:I";
-    let (mut drives, mut couriers) = cut_sessions(FEW, login, 40);
+    let mut drives = cut_sessions(FEW, login, 40);
+    let mut couriers: Vec<_> = drives.iter_mut().map(|d| Drive::new(d.beside.take().unwrap())).collect();
     let sent = |courier: &mut Drive| !courier.take(Side::Server).is_empty();
     let out: Vec<bool> = couriers.iter_mut().map(sent).collect();
     assert_eq!((out.iter().filter(|out| **out).count(), out.len()), (flow::limits::COURIERS_MAX, 40));
     assert!(couriers[39].closed.is_some() && couriers[39].dialled.is_empty());
     // One that had to stay at home: the result is read away, and the session goes on.
     let last = &mut drives[39];
+    for _ in 0..2 {
+        last.part();
+        let second = Drive::new(last.beside.take().unwrap());
+        assert!(second.closed.is_some() && second.dialled.is_empty());
+    }
     last.part();
     last.take(Side::Client);
     last.feed(Side::Server, &encode("D i16:1 cell:3"));
@@ -399,9 +403,27 @@ fn couriers_of_a_worker_are_numbered_and_what_they_cannot_cancel_is_read_away() 
 }
 
 #[test]
+fn a_result_cut_while_the_last_courier_leaves_gets_one_of_its_own() {
+    let mut drives = cut_sessions(FEW, "R u32:0 | K i32:77 i32:1234 | Z s:I", 1);
+    let drive = &mut drives[0];
+    for message in [r#"C "SELECT 3""#, "Z s:I"] {
+        drive.feed(Side::Server, &encode(message));
+    }
+    drive.feed(Side::Client, &encode(r#"Q "select id from orders""#));
+    // It was called off and is over, and nobody told the session yet.
+    drop(drive.beside.take());
+    drive.feed(Side::Server, &encode("D i16:1 cell:1"));
+    drive.feed(Side::Server, &encode("D i16:1 cell:2"));
+    assert!(drive.beside.is_none());
+    drive.part();
+    let mut courier = Drive::new(drive.beside.take().unwrap());
+    assert!(!courier.take(Side::Server).is_empty());
+}
+
+#[test]
 fn a_target_without_keys_is_sent_no_cancel() {
-    let (mut drives, couriers) = cut_sessions(FEW, "R u32:0 | Z s:I", 1);
-    assert!(couriers.is_empty());
+    let mut drives = cut_sessions(FEW, "R u32:0 | Z s:I", 1);
+    assert!(drives[0].beside.is_none());
     drives[0].take(Side::Client);
     drives[0].feed(Side::Server, &encode(r#"C "SELECT 3""#));
     drives[0].feed(Side::Server, &encode("Z s:I"));
