@@ -12,14 +12,14 @@ use pg_raw_parse::{Node, ParseResult, nodes};
 use crate::catalog::{Catalog, Table};
 use crate::facts::{Column, Format};
 use crate::lineage::{ColumnName, Lineage, OutputColumn};
-use crate::mask::{Cell, Treatment};
+use crate::mask::{Cell, Text, Treatment};
 use crate::plan::{CopyBinary, CopyPlan, CopyRows, Plan};
 use crate::rule::{
     Action, Asking, BlockRule, Compiled, OnlyRule, Predicates, RowLimit, RowsRule, Scope, TablePattern,
 };
 use crate::shape;
 use crate::sql::facts::{self, Act, Copy, Facts, Name, Value};
-use crate::sql::known::{self, listed};
+use crate::sql::known::{self, Part, listed};
 use crate::sql::lineage::{self, Index, Prover, Question, Taints};
 use crate::sql::mentions::Mentions;
 use crate::sql::trace::{self, Base, Place, Summaries, Trace, World};
@@ -80,6 +80,8 @@ pub enum Origin {
     Clean,
     /// It is a masked column, or derives from one.
     Masked,
+    /// It says how something is defined, and may repeat somebody's values: its constants are masked.
+    Definition(Text),
     /// It cannot be told.
     Unknown,
 }
@@ -780,7 +782,25 @@ impl Judge {
 
     /// Whether a statement asks more of masked columns than their rules let it, and the values it asks about.
     fn asked(&self, trace: &Trace, judged: &mut Judged, decision: &mut Decision) {
+        let world = self.world();
         for (base, place) in &trace.reads {
+            if world.defines(*base) {
+                // Their order and number are let through: tools sort and group by them.
+                if matches!(place, Place::Predicate | Place::Join | Place::Case | Place::Limit) {
+                    judged.block.get_or_insert_with(|| Block {
+                        hint: "Select the definition itself, or compare its column with a value by = or IN."
+                            .into(),
+                        ..built_in(
+                            MASKED_DATA_ASKED,
+                            "42501",
+                            not_while_masked(
+                                "it asks about parts of a definition, which may repeat masked data",
+                            ),
+                        )
+                    });
+                }
+                continue;
+            }
             let (rule, asking) = self.asking(*base);
             let allowed = match (asking.predicates, place) {
                 (_, Place::Output | Place::Count | Place::Write) | (Predicates::Allow, _) => true,
@@ -792,7 +812,12 @@ impl Judge {
             }
         }
         for (base, value) in &trace.probes {
-            let (rule, asking) = self.asking(*base);
+            let (rule, asking) = if world.defines(*base) {
+                let masks = |r: &&Arc<Compiled>| r.enforce && matches!(r.action, Action::Mask { .. });
+                (self.scope.rules.iter().find(masks).map(|r| &**r), Asking::default())
+            } else {
+                self.asking(*base)
+            };
             let Some(rule) = rule.filter(|_| asking.predicates == Predicates::Equality) else { continue };
             decision.literals_matter |= matches!(value, ProbeValue::Literal(_));
             decision.probes.push(Probe {
@@ -949,8 +974,12 @@ impl Judge {
     /// Whether what a statement stores, or hands on, may carry masked data.
     fn kept(&self, trace: &Trace, stores: bool, names_masked: bool, judged: &mut Judged) {
         let carried = trace.writes.iter().flat_map(|(_, sources)| sources).next();
-        let why = if let (Some(_), true) = (carried, stores) {
-            "it stores what derives from a masked column"
+        let why = if let (Some(base), true) = (carried, stores) {
+            if self.world().defines(*base) {
+                "it stores how something is defined, which may repeat masked data"
+            } else {
+                "it stores what derives from a masked column"
+            }
         } else if stores && trace.stores_unknown {
             "it stores what cannot be traced"
         } else if stores && trace.unknown_function {
@@ -1087,6 +1116,11 @@ impl Judge {
     fn copied(&self, out: &trace::Out, format: Format) -> Option<Cell> {
         match (origin(out), out.column) {
             (Origin::Clean, _) => None,
+            // Of what type an expression is, nobody says: in binary text is text, and anything else NULL.
+            (Origin::Definition(text), _) => {
+                let type_oid = if format == Format::Text { TEXT } else { spelled(out.type_oid) };
+                Some(Cell::definition(text, type_oid, format))
+            }
             (Origin::Masked, Some((oid, number))) => self.cell(oid, number, out.type_oid, format),
             // Of any type: in binary only NULL stands for its values.
             _ => Some(Cell::redact(if format == Format::Binary { 0 } else { TEXT })),
@@ -1098,7 +1132,9 @@ impl Judge {
         // A column the catalogue does not have yet: of any type, so in binary only NULL stands for its values.
         let unknown = Some(Cell::redact(if format == Format::Binary { 0 } else { TEXT }));
         for table in self.bound.index.candidates(&self.catalog, name) {
+            let taint = self.bound.taints.get(&table.oid);
             match lineage::system(&table.schema, &table.name) {
+                Some(true) if taint.is_some() => {}
                 Some(true) => {
                     shapes.push(Vec::new());
                     continue;
@@ -1106,7 +1142,6 @@ impl Judge {
                 Some(false) => return CopyCells::Every,
                 None => {}
             }
-            let taint = self.bound.taints.get(&table.oid);
             if taint.is_some_and(|t| t.whole) || !matches!(table.kind, 'r' | 'p' | 'v' | 'm' | 'S') {
                 return CopyCells::Every;
             }
@@ -1132,7 +1167,8 @@ impl Judge {
         let plain = |shape: &Vec<Option<Cell>>| shape.iter().all(Option::is_none);
         match shapes.split_first() {
             None if name.schema.is_none_or(|s| s == "pg_catalog")
-                && listed(known::SYSTEM_RELATIONS, name.name) =>
+                && listed(known::SYSTEM_RELATIONS, name.name)
+                && known::definitions(name.name).is_empty() =>
             {
                 CopyCells::Clean
             }
@@ -1146,6 +1182,11 @@ impl Judge {
     /// The mask of a tainted column: its rules' own, or full redaction where it only follows from one. `None`: what the rules look for
     /// in it cannot be in a value of this type.
     fn cell(&self, oid: u32, number: i16, type_oid: u32, format: Format) -> Option<Cell> {
+        match self.bound.taints.get(&oid).and_then(|t| t.parts.get(&number)) {
+            Some(Part::Text(text)) => return Some(Cell::definition(*text, spelled(type_oid), format)),
+            Some(Part::Whole) => return Some(Cell::redact(type_oid)),
+            None => {}
+        }
         match self.bound.masks.get(&(oid, number)) {
             Some((_, treatment)) => treatment.cell(self.scope.key.as_ref(), type_oid, format),
             None => Some(Cell::redact(type_oid)),
@@ -1516,12 +1557,18 @@ impl Judge {
         let one = |(i, c): (usize, &Column<'_>)| {
             let first = outputs.and_then(|o| o.get(i)).copied().unwrap_or(Origin::Unknown);
             let unknown = Some(Cell::redact(c.type_oid));
+            let told = match first {
+                Origin::Clean => None,
+                Origin::Definition(text) => Some(Cell::definition(text, c.type_oid, c.format)),
+                Origin::Masked | Origin::Unknown => unknown.clone(),
+            };
             if c.table == 0 {
-                return if first == Origin::Clean { None } else { unknown };
+                return told;
             }
-            let second = self.second(c, unknown.clone());
+            let second = self.second(c, unknown.clone(), told);
             // They disagree where the first is certain: whoever is right, the cell is not shown.
-            let agree = first != Origin::Masked || self.tainted((c.table, c.attribute));
+            let certain = matches!(first, Origin::Masked | Origin::Definition(_));
+            let agree = !certain || self.tainted((c.table, c.attribute));
             if second.is_none() && !agree { unknown } else { second }
         };
         Plan { columns: columns.iter().enumerate().map(one).collect() }
@@ -1570,15 +1617,22 @@ impl Judge {
         self.bound.taints.get(&base.0).is_some_and(|t| t.columns.values().any(|n| *n == base.1))
     }
 
-    /// What the server's word about a column's origin asks for.
-    fn second(&self, c: &Column<'_>, unknown: Option<Cell>) -> Option<Cell> {
-        {
-            let Some(table) = self.bound.index.table(&self.catalog, c.table) else {
-                let fixed = c.table < FIRST_NORMAL_OID && known::SYSTEM_OIDS.binary_search(&c.table).is_ok();
-                return if fixed && c.attribute != 0 { None } else { unknown };
+    /// What the server's word about a column's origin asks for. `told`: what the first witness does, for catalogue tables that the
+    /// snapshot leaves out.
+    fn second(&self, c: &Column<'_>, unknown: Option<Cell>, told: Option<Cell>) -> Option<Cell> {
+        let Some(table) = self.bound.index.table(&self.catalog, c.table) else {
+            let listed = |list: &[u32]| list.binary_search(&c.table).is_ok();
+            // Names, numbers and the like are none: but for labels, definitions are bytea, text, pg_node_tree, text[], anyarray.
+            let spells = matches!(c.type_oid, 17 | TEXT | 194 | 1009 | 2277) || c.table == PG_ENUM;
+            return if !listed(known::SYSTEM_OIDS) || c.attribute == 0 {
+                unknown
+            } else if spells && listed(known::DEFINITION_OIDS) {
+                told
+            } else {
+                None
             };
-            self.column(table, c, unknown)
-        }
+        };
+        self.column(table, c, unknown)
     }
 
     fn column(&self, table: &Table, c: &Column<'_>, unknown: Option<Cell>) -> Option<Cell> {
@@ -1586,7 +1640,8 @@ impl Judge {
             return unknown;
         }
         match lineage::system(&table.schema, &table.name) {
-            Some(true) => return None,
+            Some(true) if !self.tainted((table.oid, c.attribute)) => return None,
+            Some(true) => return self.cell(table.oid, c.attribute, c.type_oid, c.format),
             Some(false) => return unknown,
             None => {}
         }
@@ -1609,9 +1664,18 @@ fn origin(out: &trace::Out) -> Origin {
         Origin::Unknown
     } else if out.sources.is_empty() {
         Origin::Clean
+    } else if let Some(text) = out.text {
+        Origin::Definition(text)
     } else {
         Origin::Masked
     }
+}
+
+/// A type as rows have it: the domains of `information_schema` are texts.
+fn spelled(type_oid: u32) -> u32 {
+    /// What initdb makes with numbers that are not fixed (`FirstUnpinnedObjectId`, before 14 `FirstBootstrapObjectId`).
+    const FIRST_UNPINNED_OID: u32 = 12_000;
+    if (FIRST_UNPINNED_OID..FIRST_NORMAL_OID).contains(&type_oid) { TEXT } else { type_oid }
 }
 
 /// Where nothing is masked each COPY … TO STDOUT still has its entry.
@@ -1769,6 +1833,7 @@ const CONFLICTS_WHERE_REFUSED: u32 = 10;
 /// `FirstNormalObjectId` (transam.h): what users create starts here.
 const FIRST_NORMAL_OID: u32 = 16_384;
 const TEXT: u32 = 25;
+const PG_ENUM: u32 = 3501;
 
 /// The body of a fuzz target: any bytes, judged under a scope with masks, blocks and observed rules, and then planned. Panics when a
 /// promise of this crate is broken, and only then.

@@ -4,6 +4,7 @@
 //! for, or NULL; `null`, `fixed` and `redact` do not depend on the value, not even on its length; nothing but `out` is allocated
 //! per cell (but for JSON strings with escapes, to look for findings in them). Binary layouts: PostgreSQL's *send / *recv functions (int.c, numeric.c, timestamp.c, jsonb.c, …).
 
+mod definition;
 mod json;
 
 use std::fmt;
@@ -16,7 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::detect::Detectors;
 use crate::facts::Format;
+use definition::{Holder, Scrubbed};
 
+pub use definition::{Text, fuzz_definition};
 pub(crate) use json::Path;
 pub use json::fuzz_json;
 
@@ -187,6 +190,8 @@ enum Kind {
     Partial(Partial),
     Hash(HashKey),
     Inside(Arc<Inside>),
+    /// Constants in a text that defines something.
+    Definition(Text, Holder),
 }
 
 /// What became of a cell.
@@ -212,6 +217,16 @@ impl Cell {
             _ => Kind::Null,
         };
         Cell { kind, fill: Fill::of(type_oid, None) }
+    }
+
+    /// For a text that defines something, in a column of this type: what could be a value in it is replaced.
+    pub(crate) fn definition(text: Text, type_oid: u32, format: Format) -> Cell {
+        match Holder::of(type_oid, format) {
+            Some(holder) => {
+                Cell { kind: Kind::Definition(text, holder), fill: Fill::of(type_oid, Some(format)) }
+            }
+            None => Cell::redact(type_oid),
+        }
     }
 
     pub(crate) fn new(mask: &Mask, key: Option<&HashKey>, type_oid: u32, format: Format) -> Cell {
@@ -259,6 +274,12 @@ impl Cell {
                 push_hex(hmac::sign(&key.0, value).as_ref(), out);
             }
             Kind::Inside(inside) => return inside.apply(value, out),
+            Kind::Definition(text, holder) => match definition::scrub(*text, *holder, value, out) {
+                Scrubbed::Written => {}
+                Scrubbed::Kept => return Masked::Kept,
+                Scrubbed::Whole if *holder == Holder::Text => out.extend_from_slice(REDACTED),
+                Scrubbed::Whole => return Masked::Null,
+            },
         }
         Masked::Written
     }

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use policy::catalog::{Table, TableColumn};
 use policy::rule::{PolicyFile, Rule, Source};
-use policy::{Catalog, Judge, Subject, Verdict, compile};
+use policy::{Catalog, Judge, Origin, Subject, Verdict, compile};
+
+mod system;
 
 fn judge() -> Judge {
     let table = |oid, name: &str, columns: &[&str]| Table {
@@ -34,11 +36,14 @@ fn judge() -> Judge {
     };
     let catalog = Catalog {
         search_path: vec!["public".into()],
-        tables: vec![
-            table(20_000, "customers", &["id", "name", "city", "email", "ssn", "card", "created"]),
-            table(20_001, "orders", &["id", "customer_id", "item", "amount"]),
-            table(20_002, "pgbench_accounts", &["aid", "bid", "abalance", "filler"]),
-        ],
+        tables: system::tables()
+            .into_iter()
+            .chain([
+                table(20_000, "customers", &["id", "name", "city", "email", "ssn", "card", "created"]),
+                table(20_001, "orders", &["id", "customer_id", "item", "amount"]),
+                table(20_002, "pgbench_accounts", &["aid", "bid", "abalance", "filler"]),
+            ])
+            .collect(),
         keys: vec![(20_000, vec![1]), (20_001, vec![1]), (20_002, vec![1])],
         constraints: None,
         ..Catalog::default()
@@ -57,7 +62,9 @@ fn applications_run_under_masks() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/apps");
     let (mut wrong, mut count) = (String::new(), 0);
     for entry in std::fs::read_dir(folder).expect("folder") {
-        let text = std::fs::read_to_string(entry.expect("entry").path()).expect("readable");
+        let path = entry.expect("entry").path();
+        let reflects = path.ends_with("reflection.sql");
+        let text = std::fs::read_to_string(path).expect("readable");
         for sql in text.lines().filter(|l| !l.is_empty() && !l.starts_with("--")) {
             count += 1;
             let decision = judge.statement(sql.as_bytes());
@@ -65,7 +72,18 @@ fn applications_run_under_masks() {
                 let _ = writeln!(wrong, "{}: {}\n  {sql}", block.rule, block.message);
             }
             let named = ["email", "ssn", "card", "customers\".*"].iter().any(|c| sql.contains(c));
-            if !named && !decision.clean {
+            if reflects {
+                let told = decision.outputs.as_deref().unwrap_or_default();
+                let hidden = told.iter().filter(|o| matches!(o, Origin::Masked | Origin::Unknown)).count();
+                let trees = ["options", ".*", "subconninfo"].iter().any(|c| sql.contains(c));
+                if !decision.clean && (told.is_empty() || (hidden > 0 && !trees)) {
+                    let _ = writeln!(wrong, "{told:?}: {sql}");
+                }
+                continue;
+            }
+            // What shows definitions is told output by output: tests/rules/definitions.txt.
+            let defines = ["pg_get_", "obj_description", "d.description"].iter().any(|c| sql.contains(c));
+            if !named && !defines && !decision.clean {
                 let _ = writeln!(wrong, "not clean: {sql}");
             }
             let looked_up = sql.contains("email = ") || sql.contains("email\" = ") || sql.contains("email=");

@@ -95,12 +95,15 @@ fn columns_are_masked_by_origin() {
         column(0, 0, INT4),
         column(77_777, 1, TEXT),
         column(1259, 2, 19),
+        column(2604, 4, 194),
+        column(2609, 4, TEXT),
+        column(3501, 4, 19),
         column(1260, 2, 19),
         column(2619, 26, 2277),
     ];
     let want = [
         "NULL", "=", "******78", "NULL", "=", "***", "=", "=", "***", "***", "***", "NULL", "***", "=",
-        "***", "NULL",
+        "NULL", "***", "***", "***", "NULL",
     ];
     assert_eq!(shown(&ssn(), None, &columns), want);
     assert!(ssn().unknown_table(&columns));
@@ -271,4 +274,34 @@ fn cursors_are_named_so_that_a_session_can_remember_them() {
     let declare = judge.statement(b"DECLARE c CURSOR FOR SELECT upper(name) FROM people");
     assert!(declare.clean && !declare.withhold);
     assert_eq!(shown(&judge, Some(&judge.statement(b"FETCH c")), &columns), ["***"]);
+}
+
+/// What becomes of a cell in an answer of a definition.
+#[test]
+fn definitions_keep_their_structure_only() {
+    let judge = ssn();
+    let told = |sql: &str, type_oid, format, value: &[u8]| {
+        let decision = judge.statement(sql.as_bytes());
+        let plan = judge.plan_for(&decision, &[Column { format, ..column(0, 0, type_oid) }]);
+        let mut out = Vec::new();
+        match plan.columns[0].as_ref().map(|cell| cell.apply(value, &mut out)) {
+            None | Some(Masked::Kept) => "=".to_owned(),
+            Some(Masked::Null) => "NULL".to_owned(),
+            Some(Masked::Written) => String::from_utf8(out).expect("text"),
+        }
+    };
+    let expr = "SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef";
+    let labels = "SELECT array_agg(enumlabel) FROM pg_enum";
+    for format in [Format::Text, Format::Binary] {
+        assert_eq!(told(expr, TEXT, format, b"'123-45-6789'::text"), "'***'::text");
+        assert_eq!(told(expr, TEXT, format, b"nextval('s'::regclass)"), "=");
+        assert_eq!(told("SELECT adbin FROM pg_attrdef", 194, format, b"({CONST"), "NULL");
+        assert_eq!(told("SELECT length(definition) FROM pg_views", INT4, format, b"7"), "NULL");
+        assert_eq!(told("SELECT enum_first(null::mood)", 20_500, format, b"open"), "=");
+        assert_eq!(told("SELECT enum_first(null::mood)", 20_500, format, b"123-45-6789"), "NULL");
+        assert_eq!(told("SELECT obj_description(1)", TEXT, format, b"ana@example.org"), "***");
+    }
+    assert_eq!(told(labels, 1003, Format::Text, b"{open,\"123-45-6789\"}"), "{\"open\",\"***\"}");
+    assert_eq!(told(labels, 1003, Format::Binary, b"\0\0\0\x01"), "NULL");
+    assert_eq!(told("FETCH c", TEXT, Format::Text, b"a"), "***");
 }

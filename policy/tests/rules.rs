@@ -11,6 +11,8 @@
 //! spoken  runs, its rows pass unseen and its errors keep their text
 //! hushed  the same, but its errors are withheld
 //! limit RULE   runs, and that rule counts its rows      unlimited   runs, and no rule does
+//! origins A,B,…   runs, and its outputs are told to be: clean, sql or words (a definition: its constants are replaced, or all that is
+//!         not words), plan, masked, unknown; `every` when all of the statement is clean, `untold` when they cannot be told
 //! copy    runs, COPY rows pass        copy-masked   runs, COPY rows are rewritten
 //! ```
 
@@ -18,10 +20,12 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use policy::catalog::{Catalog, Constraint, Function, Table, TableColumn, Writes};
-use policy::mask::HashKey;
+use policy::mask::{HashKey, Text};
 use policy::plan::CopyBinary;
 use policy::rule::{PolicyFile, Rule, Source};
-use policy::{CopyPlan, Judge, Subject, Verdict, compile};
+use policy::{CopyPlan, Decision, Judge, Origin, Subject, Verdict, compile};
+
+mod system;
 
 /// The tables the files speak of.
 fn catalog() -> Catalog {
@@ -131,6 +135,7 @@ fn catalog() -> Catalog {
         kind: 'f',
         body: String::new(),
     };
+    tables.extend(system::tables());
     Catalog {
         version: 1,
         database: "shop".into(),
@@ -206,12 +211,29 @@ fn outcome(judge: &Judge, sql: &str) -> Vec<String> {
             if decision.clean {
                 out.push(if decision.withhold { "hushed".into() } else { "spoken".into() });
             }
+            out.push(format!("origins {}", origins(&decision)));
             if decision.copies.is_empty() {
                 out.push(if decision.clean { "clean".into() } else { "masked".into() });
             }
         }
     }
     out
+}
+
+fn origins(decision: &Decision) -> String {
+    let word = |origin: &Origin| match origin {
+        Origin::Clean => "clean",
+        Origin::Definition(Text::Sql) => "sql",
+        Origin::Definition(Text::Words) => "words",
+        Origin::Definition(Text::Plan) => "plan",
+        Origin::Masked => "masked",
+        Origin::Unknown => "unknown",
+    };
+    match &decision.outputs {
+        _ if decision.clean => "every".into(),
+        None => "untold".into(),
+        Some(outputs) => outputs.iter().map(word).collect::<Vec<_>>().join(","),
+    }
 }
 
 #[test]
@@ -267,7 +289,7 @@ fn every_file_holds() {
             open = false;
             let judge = current.get_or_insert_with(|| judge(&rules, &subject, &catalog));
             let (want, sql) = match word {
-                "block" | "observe" | "limit" => {
+                "block" | "observe" | "limit" | "origins" => {
                     let (rule, sql) = rest.split_once(' ').expect("rule and statement");
                     (format!("{word} {rule}"), sql.trim())
                 }

@@ -2,8 +2,12 @@
 //!
 //! Not configuration, and not a list of dangerous things: everything here is *allowed*, whatever is absent is not proved.
 //! Invariant: nothing listed in [`PURE_FUNCTIONS`] reads a table, runs text as SQL, or reads a server file; nothing listed in
-//! [`SYSTEM_RELATIONS`] holds values, statement texts or secrets of users. Every list is sorted (a test holds it).
+//! [`SYSTEM_RELATIONS`] holds values, statement texts or secrets of users, but for what [`definitions`] and [`defines`] name. Every list is sorted (a test holds it).
 //! Source: pg_proc.dat, system_views.sql and guc_tables.c of PostgreSQL 13–18.
+
+use pg_raw_parse::{Node, nodes};
+
+use crate::mask::Text;
 
 /// `name` is in a sorted list.
 pub(crate) fn listed(list: &[&str], name: &str) -> bool {
@@ -89,7 +93,7 @@ pub(crate) const PURE_FUNCTIONS: &[&str] = &[
     "to_json", "to_jsonb", "to_number", "to_oct", "to_regclass", "to_regcollation", "to_regnamespace", "to_regoper",
     "to_regoperator", "to_regproc", "to_regprocedure", "to_regrole", "to_regtype", "to_regtypemod", "to_timestamp",
     "to_tsquery", "to_tsvector", "transaction_timestamp", "translate", "trim", "trim_array", "trim_scale", "trunc", "ts_delete",
-    "ts_filter", "ts_headline", "ts_rank", "ts_rank_cd", "tsmultirange", "tsquery_phrase", "tsrange", "tstzmultirange",
+    "ts_filter", "ts_headline", "ts_rank", "ts_rank_cd", "ts_token_type", "tsmultirange", "tsquery_phrase", "tsrange", "tstzmultirange",
     "tstzrange", "tsvector_to_array", "txid_current", "txid_current_if_assigned", "txid_current_snapshot", "txid_snapshot_xmax",
     "txid_snapshot_xmin", "txid_status", "unicode_assigned", "unicode_version", "unistr", "unnest", "upper", "upper_inc",
     "upper_inf", "uuid_extract_timestamp", "uuid_extract_version", "uuidv4", "uuidv7", "var_pop", "var_samp", "varchar",
@@ -105,7 +109,7 @@ pub(crate) const ROW_FUNCTIONS: &[&str] = &[
     "jsonb_array_elements_text", "jsonb_each", "jsonb_each_text", "jsonb_object_keys", "jsonb_path_query", "jsonb_path_query_tz",
     "jsonb_populate_recordset", "jsonb_to_recordset", "pg_get_catalog_foreign_keys", "pg_get_keywords",
     "pg_get_publication_tables", "pg_options_to_table", "pg_partition_ancestors", "pg_partition_tree", "pg_tablespace_databases",
-    "regexp_matches", "regexp_split_to_table", "string_to_table", "unnest",
+    "regexp_matches", "regexp_split_to_table", "string_to_table", "ts_token_type", "unnest",
 ];
 
 /// Those of [`PURE_FUNCTIONS`] that never fail, nor answer NULL for what is not NULL, because of a value: what they make of a masked
@@ -139,6 +143,35 @@ pub(crate) const SCALAR_FUNCTIONS: &[&str] = &[
     "regexp_split_to_array", "regexp_split_to_table", "string_to_array", "string_to_table", "to_json", "to_jsonb", "upper",
     "version",
 ];
+
+/// Those of `information_schema` that compute from their arguments only, as drivers call them (JDBC's getPrimaryKeys).
+pub(crate) const INFORMATION_FUNCTIONS: &[&str] = &["_pg_expandarray"];
+
+/// A setting that the server did not invent: it may hold anything.
+pub(crate) fn of_users(setting: &str) -> bool {
+    setting.contains('.')
+}
+
+/// A call of `current_setting` for a setting the server invented, by its name.
+pub(crate) fn of_server(call: &nodes::FuncCall) -> bool {
+    match call.args().first() {
+        Some(Node::A_Const(c)) => {
+            matches!(c.val(), Some(pg_raw_parse::ConstValue::String(name)) if !of_users(name))
+        }
+        _ => false,
+    }
+}
+
+/// The columns of those of [`ROW_FUNCTIONS`] that tools select by name.
+pub(crate) fn columns_of(function: &str) -> Option<&'static [&'static str]> {
+    Some(match function {
+        "aclexplode" => &["grantor", "grantee", "privilege_type", "is_grantable"],
+        "pg_options_to_table" => &["option_name", "option_value"],
+        "pg_partition_tree" => &["relid", "parentrelid", "isleaf", "level"],
+        "ts_token_type" => &["tokid", "alias", "description"],
+        _ => return None,
+    })
+}
 
 /// Built-ins with an effect outside the statement. Harmless while nothing masked is read by it, a way out when something is.
 #[rustfmt::skip]
@@ -220,7 +253,7 @@ pub(crate) fn secret_columns(relation: &str) -> Option<&'static [&'static str]> 
         "pg_shadow" => Some(&["passwd", "useconfig"]),
         "pg_subscription" => Some(&["subconninfo"]),
         "pg_user_mappings" => Some(&["umoptions"]),
-        "pg_foreign_server" => Some(&["srvoptions"]),
+        "pg_foreign_server" => Some(&["srvoptions", "srvtype", "srvversion"]),
         "pg_prepared_statements" | "pg_cursors" => Some(&["statement", "name"]),
         "pg_locks" => Some(&["classid", "objid", "objsubid", "page", "tuple"]),
         _ => None,
@@ -242,6 +275,104 @@ pub(crate) const SYSTEM_OIDS: &[u32] = &[
     2606, 2607, 2608, 2609, 2610, 2611, 2612, 2615, 2616, 2617, 2618, 2620, 2753, 3079, 3118, 3256, 3350,
     3381, 3394, 3456, 3466, 3501, 3541, 3576, 3600, 3601, 3602, 3603, 3764, 6104, 6106, 6237, 6243,
 ];
+
+/// What of a system relation or function says how something is defined: it may repeat a constant that a user wrote there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// A text the constants of which can be told apart.
+    Text(Text),
+    /// Anything else: parse trees, stored values, options.
+    Whole,
+}
+
+const SQL: Part = Part::Text(Text::Sql);
+const WORDS: Part = Part::Text(Text::Words);
+const WHOLE: Part = Part::Whole;
+
+/// Columns of [`SYSTEM_RELATIONS`] and of `information_schema` that hold definitions.
+pub(crate) fn definitions(relation: &str) -> &'static [(&'static str, Part)] {
+    match relation {
+        "pg_aggregate" => &[("agginitval", WORDS), ("aggminitval", WORDS)],
+        // adsrc and consrc: before PostgreSQL 12.
+        "pg_attrdef" => &[("adbin", WHOLE), ("adsrc", SQL)],
+        "pg_attribute" => &[("attfdwoptions", WHOLE), ("attmissingval", WHOLE)],
+        "pg_class" => &[("relpartbound", WHOLE)],
+        "pg_collation" => &[("collicurules", WORDS)],
+        "pg_constraint" => &[("conbin", WHOLE), ("consrc", SQL)],
+        "pg_description" | "pg_shdescription" => &[("description", WORDS)],
+        "pg_enum" => &[("enumlabel", WORDS)],
+        "pg_extension" => &[("extcondition", WHOLE)],
+        "pg_foreign_data_wrapper" => &[("fdwoptions", WHOLE)],
+        "pg_foreign_table" => &[("ftoptions", WHOLE)],
+        "pg_index" => &[("indexprs", WHOLE), ("indpred", WHOLE)],
+        "pg_indexes" => &[("indexdef", SQL)],
+        "pg_matviews" | "pg_rules" | "pg_views" => &[("definition", SQL)],
+        "pg_partitioned_table" => &[("partexprs", WHOLE)],
+        "pg_policies" => &[("qual", SQL), ("with_check", SQL)],
+        "pg_policy" => &[("polqual", WHOLE), ("polwithcheck", WHOLE)],
+        "pg_proc" => &[
+            ("proargdefaults", WHOLE),
+            ("probin", WORDS),
+            ("proconfig", WHOLE),
+            ("prosqlbody", WHOLE),
+            ("prosrc", SQL),
+        ],
+        "pg_publication_rel" => &[("prqual", WHOLE)],
+        "pg_publication_tables" => &[("rowfilter", SQL)],
+        "pg_rewrite" => &[("ev_action", WHOLE), ("ev_qual", WHOLE)],
+        "pg_roles" => &[("rolconfig", WHOLE)],
+        "pg_seclabel" | "pg_seclabels" => &[("label", WORDS)],
+        "pg_statistic_ext" => &[("stxexprs", WHOLE)],
+        "pg_trigger" => &[("tgargs", WHOLE), ("tgqual", WHOLE)],
+        "pg_ts_dict" => &[("dictinitoption", SQL)],
+        "pg_type" => &[("typdefault", SQL), ("typdefaultbin", WHOLE)],
+        "pg_user" => &[("useconfig", WHOLE)],
+        // information_schema
+        "attributes" => &[("attribute_default", SQL)],
+        "check_constraints" => &[("check_clause", SQL)],
+        "columns" => &[("column_default", SQL), ("generation_expression", SQL)],
+        "domains" | "element_types" => &[("domain_default", SQL)],
+        "foreign_servers" | "_pg_foreign_servers" => {
+            &[("foreign_server_type", WORDS), ("foreign_server_version", WORDS)]
+        }
+        "parameters" => &[("parameter_default", SQL)],
+        "routines" => &[("external_name", WORDS), ("routine_definition", SQL)],
+        "triggers" => &[("action_condition", SQL), ("action_statement", SQL)],
+        "views" => &[("view_definition", SQL)],
+        _ => &[],
+    }
+}
+
+/// Catalogue tables among [`SYSTEM_OIDS`] with [`definitions`], where the snapshot does not say which column is which.
+#[rustfmt::skip]
+pub(crate) const DEFINITION_OIDS: &[u32] = &[
+    1247, 1249, 1255, 1259, 2328, 2396, 2600, 2604, 2606, 2609, 2610, 2618, 2620, 3079, 3118, 3256, 3350, 3381, 3456, 3501, 3600,
+    6106,
+];
+
+/// Those of [`PURE_FUNCTIONS`] that show a definition.
+pub(crate) fn defines(function: &str) -> Option<Part> {
+    Some(match function {
+        "pg_get_constraintdef"
+        | "pg_get_expr"
+        | "pg_get_function_arg_default"
+        | "pg_get_function_arguments"
+        | "pg_get_function_sqlbody"
+        | "pg_get_functiondef"
+        | "pg_get_indexdef"
+        | "pg_get_partition_constraintdef"
+        | "pg_get_partkeydef"
+        | "pg_get_ruledef"
+        | "pg_get_statisticsobjdef"
+        | "pg_get_statisticsobjdef_columns"
+        | "pg_get_triggerdef"
+        | "pg_get_viewdef" => SQL,
+        "col_description" | "enum_first" | "enum_last" | "enum_range" | "obj_description"
+        | "shobj_description" => WORDS,
+        "pg_get_publication_tables" => WHOLE,
+        _ => return None,
+    })
+}
 
 /// Types whose input and casts are built in.
 #[rustfmt::skip]
@@ -341,6 +472,13 @@ mod tests {
             for pair in list.windows(2) {
                 assert!(pair[0] < pair[1], "{} before {}", pair[0], pair[1]);
             }
+        }
+        assert!(DEFINITION_OIDS.windows(2).all(|pair| pair[0] < pair[1]));
+        for oid in DEFINITION_OIDS {
+            assert!(SYSTEM_OIDS.contains(oid), "{oid}");
+        }
+        for function in PURE_FUNCTIONS.iter().filter(|f| f.starts_with("pg_get_") && f.contains("def")) {
+            assert!(defines(function).is_some(), "{function} shows a definition");
         }
         assert!(SYSTEM_OIDS.windows(2).all(|pair| pair[0] < pair[1]));
         for secret in [1260, 1418, 2613, 2619, 3429, 6100] {

@@ -15,7 +15,7 @@ use pg_raw_parse::{Node, nodes};
 
 use super::children::children;
 use super::facts::{Name, act, name};
-use super::known::{self, listed};
+use super::known::{self, Part, listed};
 use super::trace::{self, Place, Summaries, World};
 use crate::catalog::{Catalog, Constraint, Function, Table};
 
@@ -41,8 +41,17 @@ pub(crate) struct Taint {
     pub derived: HashMap<i16, Vec<(u32, i16)>>,
     /// Numbers of columns of a view that are another relation's: this one.
     pub same: HashMap<i16, (u32, i16)>,
+    /// Of a system relation: what of it holds definitions, by number. They are all of its tainted columns.
+    pub parts: HashMap<i16, Part>,
     /// Nothing is known of it: every column is tainted, and so is a statement that names it.
     pub whole: bool,
+}
+
+impl Taint {
+    /// It is a system relation that shows definitions.
+    pub(crate) fn defines(&self) -> bool {
+        !self.parts.is_empty()
+    }
 }
 
 /// Taints by relation OID; what is absent is harmless.
@@ -160,7 +169,7 @@ pub(crate) struct Proof {
     pub unproved: Option<&'static str>,
     /// Relations whose masked columns are read.
     pub hits: Vec<u32>,
-    /// A relation with something to hide is named at all.
+    /// A relation with something to hide is named at all; one that only shows definitions does not count.
     pub names_masked: bool,
     /// A built-in with an effect outside the statement is called.
     pub effects: bool,
@@ -179,6 +188,8 @@ pub(crate) struct Prover<'c> {
     pub index: &'c Index,
     pub taints: &'c Taints,
 }
+
+const DEFINITION: &str = "it reads how something is defined";
 
 /// Names compared for one statement, about 10 ms; beyond, nothing is proved.
 const COMPARISONS_MAX: usize = 4_000_000;
@@ -266,6 +277,13 @@ impl<'c> Prover<'c> {
             out.problems.push("it is of a kind whose answer cannot be traced");
         }
         match node {
+            // Constants of views, defaults and policies stand in a plan.
+            Node::ExplainStmt(_) if !self.taints.is_empty() => out.problems.push(DEFINITION),
+            Node::VariableShowStmt(v)
+                if !self.taints.is_empty() && known::of_users(v.name().unwrap_or_default()) =>
+            {
+                out.problems.push(DEFINITION);
+            }
             Node::RangeVar(r) => out.relations.push(r),
             Node::ColumnRef(c) => {
                 if plain_star(c) {
@@ -349,6 +367,10 @@ impl<'c> Prover<'c> {
             }
             Node::A_Indirection(i) => {
                 for field in i.indirection().iter().filter_map(Node::as_str) {
+                    // `(x).f` calls f(x).
+                    if known::defines(field).is_some() && !self.taints.is_empty() {
+                        out.problems.push(DEFINITION);
+                    }
                     if self.index.functions.contains_key(field) {
                         out.unknown_function = true;
                         out.problems.push("it calls a function that is not known to be harmless");
@@ -412,12 +434,18 @@ impl<'c> Prover<'c> {
         let (function, shadowed) = match (parts.len(), part(0), part(1)) {
             (1, Some(f), _) => (f, self.index.functions.get(f).copied()),
             (2, Some("pg_catalog"), Some(f)) => (f, None),
+            (2, Some("information_schema"), Some(f)) if known::INFORMATION_FUNCTIONS.contains(&f) => return,
             (_, _, Some(f)) => (f, Some(false)),
             _ => ("", Some(false)),
         };
         let extension = known::EXTENSION_FUNCTIONS.contains(&function)
             && self.index.functions.get(function) == Some(&true);
         if extension || (shadowed.is_none() && listed(known::PURE_FUNCTIONS, function)) {
+            if known::defines(function).is_some()
+                || (function == "current_setting" && !known::of_server(call))
+            {
+                out.problems.push(DEFINITION);
+            }
             return;
         }
         if shadowed.is_none() && listed(known::EFFECT_FUNCTIONS, function) {
@@ -458,9 +486,8 @@ impl<'c> Prover<'c> {
                 for table in self.index.candidates(self.catalog, n) {
                     any = true;
                     match system(&table.schema, &table.name) {
-                        Some(true) => continue,
+                        Some(true) | None => {}
                         Some(false) => unproved("it reads a system relation that can hold data"),
-                        None => {}
                     }
                     if let Some(taint) = self.taints.get(&table.oid) {
                         if taint.whole {
@@ -477,6 +504,9 @@ impl<'c> Prover<'c> {
                     let target = gathered.target.is_some_and(|t| std::ptr::eq(t, *relation));
                     if !fine && !target {
                         unproved("it names a relation the catalogue does not have");
+                    }
+                    if fine && !self.taints.is_empty() && !known::definitions(n.name).is_empty() {
+                        unproved(DEFINITION);
                     }
                 }
                 tainted.extend(taints.iter().copied());
@@ -496,11 +526,11 @@ impl<'c> Prover<'c> {
                 hidden.entry(column).or_insert(*oid);
             }
         }
-        proof.names_masked = !tainted.is_empty();
+        proof.names_masked = tainted.iter().any(|(_, taint)| !taint.defines());
         for derived in gathered.derived.iter().copied().chain(["excluded"]) {
             called.entry(derived).or_default();
         }
-        if proof.names_masked {
+        if !tainted.is_empty() {
             if gathered.named_join {
                 unproved("it names a join with a masked table");
             }
@@ -727,10 +757,15 @@ pub(crate) fn harmless_ddl(statement: Node<'_>, prover: &Prover<'_>) -> Result<(
     let mut gathered = Gathered::default();
     let mut stack = vec![statement];
     while let Some(node) = stack.pop() {
-        if let Node::FuncCall(f) = node {
-            prover.call(f, &mut gathered);
+        match node {
+            Node::FuncCall(f) => prover.call(f, &mut gathered),
+            Node::A_Indirection(_) => prover.enter(node, &mut gathered, Question::Output, false),
+            _ => {}
         }
         children(node, &mut stack).map_err(|_| CODE)?;
+    }
+    if gathered.problems.contains(&DEFINITION) {
+        return Err("it stores how something is defined");
     }
     if gathered.unknown_function { Err(CODE) } else { Ok(()) }
 }
@@ -762,9 +797,31 @@ pub(crate) fn spread(
             taints.entry(table.oid).or_default().whole = true;
         }
     }
+    // Definitions may repeat what is masked. Where nothing is, nobody asks.
+    if !taints.is_empty() {
+        for table in &catalog.tables {
+            taints.extend(defined(table).map(|taint| (table.oid, taint)));
+        }
+    }
     let summaries =
         if taints.is_empty() { Summaries::new() } else { definitions(catalog, index, &mut taints) };
     (taints, summaries)
+}
+
+/// What of a system relation shows definitions.
+fn defined(table: &Table) -> Option<Taint> {
+    if system(&table.schema, &table.name) != Some(true) {
+        return None;
+    }
+    let known = known::definitions(&table.name);
+    let mut taint = Taint::default();
+    for column in &table.columns {
+        if let Some((_, part)) = known.iter().find(|(name, _)| *name == column.name) {
+            taint.columns.insert(column.name.as_str().into(), column.number);
+            taint.parts.insert(column.number, *part);
+        }
+    }
+    taint.defines().then_some(taint)
 }
 
 /// A generated column repeats what it is made of.
@@ -856,7 +913,9 @@ fn settle(view: &Table, world: World<'_>, partly: bool) -> Option<Taint> {
     let (Some(statement), None) = (statements.next(), statements.next()) else { return None };
     let trace = trace::trace(world, statement).ok()?;
     let asks = |place: &Place| !matches!(place, Place::Output | Place::Null | Place::Count);
-    if trace.stranger || trace.effects || trace.reads.iter().any(|(_, p)| asks(p)) {
+    // Whoever made the view chose what it asks of definitions.
+    let asked = trace.reads.iter().any(|(base, place)| asks(place) && !world.defines(*base));
+    if trace.stranger || trace.effects || asked {
         return None;
     }
     let outputs = trace.outputs.filter(|o| o.len() == view.columns.len())?;

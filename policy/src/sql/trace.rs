@@ -14,13 +14,19 @@ use pg_raw_parse::{Node, nodes};
 
 use super::children::children;
 use super::facts::{self, constant, name};
-use super::known::{self, listed};
-use super::lineage::{Index, Taints, built_in, plain_operator, system};
+use super::known::{self, Part, listed};
+use super::lineage::{Index, Taint, Taints, built_in, plain_operator, system};
 use crate::catalog::{Catalog, Constraint, Function, Table, TableColumn};
 use crate::judge::{Probe, ProbeValue};
+use crate::mask::Text;
 
 /// A column of a relation: OID and attribute number. Number 0: something of the relation, nobody knows what.
 pub(crate) type Base = (u32, i16);
+
+/// What a built-in says of how something is defined, as a source.
+const DEFINITION: Base = (0, 0);
+/// The same of a setting of users. Applications choose rows by these, and store them: only how it is shown is anybody's business.
+pub(crate) const SETTING: Base = (0, 1);
 
 /// Where in a statement a column is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -86,6 +92,8 @@ pub(crate) struct Out {
     pub sources: Vec<Base>,
     pub column: Option<Base>,
     pub type_oid: u32,
+    /// The text of a definition, unchanged.
+    pub text: Option<Text>,
     pub unknown: bool,
 }
 
@@ -140,6 +148,11 @@ impl<'a> World<'a> {
     ) -> World<'a> {
         World { catalog, index, taints, summaries, all: false, body: false, rows_left_out: false }
     }
+
+    /// A base that is no masked column, but shows how something is defined.
+    pub(crate) fn defines(&self, base: Base) -> bool {
+        base == DEFINITION || base == SETTING || self.taints.get(&base.0).is_some_and(Taint::defines)
+    }
 }
 
 /// A value: what it derives from.
@@ -150,6 +163,8 @@ struct Val {
     /// The very column.
     column: Option<Base>,
     type_oid: u32,
+    /// It is the text of a definition unchanged, or one of several such, or what hides nothing.
+    text: Option<Text>,
     unknown: bool,
     /// Of a function nobody knows.
     stranger: bool,
@@ -163,6 +178,7 @@ impl Val {
     /// Also derives from `other`.
     fn add(&mut self, other: &Val) {
         self.column = None;
+        self.text = None;
         self.unknown |= other.unknown;
         self.stranger |= other.stranger;
         for base in &other.sources {
@@ -173,9 +189,51 @@ impl Val {
     }
 
     fn hidden(&self) -> bool {
-        self.unknown || !self.sources.is_empty()
+        self.unknown || self.sources.iter().any(|b| *b != SETTING)
+    }
+
+    /// Nothing that is looked after has a part in it.
+    fn plain(&self) -> bool {
+        !self.unknown && self.sources.is_empty()
+    }
+
+    /// A definition as a function shows it.
+    fn definition(part: Part) -> Val {
+        let text = match part {
+            Part::Text(text) => Some(text),
+            Part::Whole => None,
+        };
+        Val { sources: vec![DEFINITION], text, ..Val::default() }
+    }
+
+    fn setting() -> Val {
+        Val { sources: vec![SETTING], text: Some(Text::Words), type_oid: TEXT, ..Val::default() }
+    }
+
+    /// Is `self` or `other`, as COALESCE, CASE and UNION choose.
+    fn or(&mut self, other: &Val) {
+        let text = match (self.text, other.text) {
+            (Some(a), Some(b)) if a == b => Some(a),
+            // What is nothing but words may stand in either.
+            (Some(_), Some(_)) => Some(Text::Words),
+            (text, None) if other.plain() => text,
+            (None, text) if self.plain() => text,
+            _ => None,
+        };
+        self.add(other);
+        self.text = text;
+    }
+
+    /// `self` and `other` are put together whole, one behind the other: words stay words.
+    fn beside(&mut self, other: &Val) {
+        self.or(other);
+        self.text = self.text.map(|_| Text::Words);
     }
 }
+
+/// Text types as RowDescription and the catalogue say them.
+const TEXT: u32 = 25;
+const TEXT_ARRAY: u32 = 1009;
 
 /// A column of a derived relation. Without a name: it may have any.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -289,6 +347,7 @@ impl Col<'_> {
             sources: self.val.sources,
             column: self.val.column,
             type_oid: self.val.type_oid,
+            text: self.val.text,
             unknown: self.val.unknown,
         }
     }
@@ -319,7 +378,7 @@ impl<'a> Tracer<'a> {
     }
 
     fn record(&mut self, val: &Val, place: Place) {
-        for base in &val.sources {
+        for base in val.sources.iter().filter(|b| **b != SETTING) {
             // Few, unless every column is followed: then looking through them costs less than hashing.
             let few = self.trace.reads.len() < 16;
             let new = !few || !self.trace.reads.contains(&(*base, place));
@@ -371,7 +430,13 @@ impl<'a> Tracer<'a> {
                     val.add(&Val { sources: vec![*base], ..Val::default() });
                 }
                 val.unknown |= self.trace.stranger;
+                if !val.hidden() && !self.world.taints.is_empty() {
+                    val = Val { text: Some(Text::Plan), type_oid: TEXT, ..Val::definition(Part::Whole) };
+                }
                 Ok(Some(Columns { list: vec![Col { name: Some("QUERY PLAN"), val }], rest: None }))
+            }
+            Node::VariableShowStmt(v) if v.name().is_some_and(known::of_users) => {
+                Ok(Some(Columns { list: vec![Col { name: v.name(), val: Val::setting() }], rest: None }))
             }
             _ => Err(Stop("it is of a kind whose answer cannot be traced")),
         }
@@ -381,13 +446,14 @@ impl<'a> Tracer<'a> {
         self.record(val, Place::Write);
         self.trace.stores_unknown |= val.unknown;
         let target = target.unwrap_or_default();
+        let kept = val.sources.iter().copied().filter(|b| *b != SETTING);
         match self.trace.writes.iter_mut().find(|(t, _)| t == target) {
             Some((_, sources)) => {
-                sources.extend(&val.sources);
+                sources.extend(kept);
                 sources.sort_unstable();
                 sources.dedup();
             }
-            None => self.trace.writes.push((target.to_owned(), val.sources.clone())),
+            None => self.trace.writes.push((target.to_owned(), kept.collect())),
         }
     }
 
@@ -827,7 +893,7 @@ impl<'a> Tracer<'a> {
                         Columns::open(val)
                     } else {
                         for (into, from) in so_far.list.iter_mut().zip(&columns.list) {
-                            into.val.add(&from.val);
+                            into.val.or(&from.val);
                         }
                         so_far
                     }
@@ -852,7 +918,7 @@ impl<'a> Tracer<'a> {
             for (i, cell) in row.iter().enumerate() {
                 let val = self.value(cell, with)?;
                 match columns.list.get_mut(i) {
-                    Some(col) => col.val.add(&val),
+                    Some(col) => col.val.or(&val),
                     None => columns.list.push(Col { name: NAMES.get(i).copied(), val }),
                 }
             }
@@ -967,9 +1033,14 @@ impl<'a> Tracer<'a> {
         let mut val = Val { type_oid: column.type_oid, ..Val::default() };
         match system(&table.schema, &table.name) {
             Some(true) => {
-                if self.world.all {
+                let taint = self.world.taints.get(&table.oid);
+                let part = taint.and_then(|t| t.parts.get(&column.number));
+                if self.world.all || part.is_some() {
                     val.sources.push(base);
                     val.column = Some(base);
+                }
+                if let Some(Part::Text(text)) = part {
+                    val.text = Some(*text);
                 }
                 return val;
             }
@@ -1208,7 +1279,14 @@ impl<'a> Tracer<'a> {
             };
             let val = if structure { Val::default() } else { Val::unknown() };
             self.trace.vague |= val.unknown;
-            Body::Columns(Rc::new(Columns::open(val)))
+            let mut columns = Columns::open(val);
+            if structure && !self.world.taints.is_empty() {
+                for (name, part) in known::definitions(n.name) {
+                    let val = Val { column: Some(DEFINITION), ..Val::definition(*part) };
+                    columns.list.push(Col { name: Some(name), val });
+                }
+            }
+            Body::Columns(Rc::new(columns))
         } else {
             // A view that chooses its rows by what is hidden, a foreign table, what holds anything.
             self.trace.vague |= tables.iter().any(|t| match system(&t.schema, &t.name) {
@@ -1267,7 +1345,10 @@ impl<'a> Tracer<'a> {
                 Node::FuncCall(f) => {
                     let name = last(f.funcname()).and_then(Node::as_str);
                     let shadowed = name.is_none_or(|n| self.world.index.user(n));
-                    name.filter(|n| !shadowed && listed(known::SCALAR_FUNCTIONS, n))
+                    let scalar = |n: &&str| {
+                        listed(known::SCALAR_FUNCTIONS, n) || matches!(known::defines(n), Some(Part::Text(_)))
+                    };
+                    name.filter(|n| !shadowed && scalar(n))
                 }
                 _ => None,
             };
@@ -1278,7 +1359,20 @@ impl<'a> Tracer<'a> {
                     let name = Some(called.unwrap_or(function));
                     all.join(Columns { list: vec![Col { name, val }], rest: None });
                 }
-                None => all.join(Columns::open(val)),
+                None => {
+                    let named = match call {
+                        Node::FuncCall(f) => last(f.funcname())
+                            .and_then(Node::as_str)
+                            .filter(|n| !self.world.index.user(n))
+                            .and_then(known::columns_of),
+                        _ => None,
+                    };
+                    let col = |name: &&'static str| Col { name: Some(name), val: val.clone() };
+                    all.join(match named {
+                        Some(names) => Columns { list: names.iter().map(col).collect(), rest: None },
+                        None => Columns::open(val),
+                    });
+                }
             }
         }
         if r.ordinality {
@@ -1504,6 +1598,9 @@ impl<'a> Tracer<'a> {
             self.record(&row.clone(), Place::Computed);
         }
         let harmless = listed(known::PURE_FUNCTIONS, function) || listed(known::TYPES, function);
+        if known::defines(function).is_some() {
+            return Ok(Val::definition(Part::Whole));
+        }
         Ok(if harmless { Val::default() } else { Val::unknown() })
     }
 
@@ -1517,6 +1614,12 @@ impl<'a> Tracer<'a> {
             Node::A_Indirection(i) => {
                 if let Some(val) = self.field(i, scope)? {
                     return Ok(val);
+                }
+            }
+            // Deeper than this nobody writes definitions; what derives from one is then masked whole.
+            _ if self.depth + 8 < DEPTH_MAX => {
+                if let Some(val) = self.unchanged(node, scope)? {
+                    return Ok(Val { column: None, ..val });
                 }
             }
             _ => {}
@@ -1554,6 +1657,7 @@ impl<'a> Tracer<'a> {
                     let fails = self.cast(c, scope, &mut acc)?;
                     stack.push((c.arg(), fallible || fails));
                 }
+                Node::A_Expr(e) if self.counted(e, scope)? => {}
                 Node::A_Expr(e) => {
                     if !plain_operator(e.name()) {
                         acc.unknown = true;
@@ -1587,7 +1691,20 @@ impl<'a> Tracer<'a> {
                     val.sources.clear();
                     acc.add(&val);
                 }
-                Node::NullTest(t) => stack.push((t.arg(), fallible)),
+                Node::NullTest(t) if !matches!(t.arg(), Node::FuncCall(_) | Node::SubLink(_)) => {
+                    stack.push((t.arg(), fallible));
+                }
+                Node::NullTest(t) => {
+                    // Whether there is a definition is structure.
+                    let mut val = self.deeper(|tracer| tracer.value(t.arg(), scope))?;
+                    if val.text.is_some() {
+                        self.record(&val, Place::Null);
+                        val.sources.clear();
+                    } else if fallible {
+                        self.record(&val, Place::Computed);
+                    }
+                    acc.add(&val);
+                }
                 Node::BooleanTest(t) => stack.push((t.arg(), fallible)),
                 Node::CollateClause(c) => stack.push((c.arg(), fallible)),
                 Node::CoalesceExpr(c) => stack.extend(c.args().iter().map(|a| (a, fallible))),
@@ -1622,9 +1739,12 @@ impl<'a> Tracer<'a> {
                                 stack.extend([(n.lidx(), true), (n.uidx(), true)]);
                             }
                             part => {
-                                if let Some(field) = part.as_str()
-                                    && self.world.index.user(field)
-                                {
+                                let Some(field) = part.as_str() else { continue };
+                                // `(x).f` calls f(x).
+                                if known::defines(field).is_some() {
+                                    acc.add(&Val::definition(Part::Whole));
+                                }
+                                if self.world.index.user(field) {
                                     let val = self.summary(field);
                                     acc.add(&val);
                                 }
@@ -1686,6 +1806,130 @@ impl<'a> Tracer<'a> {
         }
         acc.column = None;
         Ok(acc)
+    }
+
+    /// What hands the text of a definition on as it is, or puts several together; `None`: any other expression.
+    fn unchanged(&mut self, node: Node<'a>, scope: &Scope<'_, 'a>) -> Traced<Option<Val>> {
+        let mut acc = Val::default();
+        match node {
+            Node::CoalesceExpr(c) => {
+                for arg in c.args() {
+                    acc.or(&self.deeper(|t| t.value(arg, scope))?);
+                }
+            }
+            Node::CaseExpr(c) => {
+                let mut chosen_by = self.deeper(|t| t.value(c.arg(), scope))?;
+                self.record(&chosen_by, Place::Case);
+                for when in c.args() {
+                    let Node::CaseWhen(w) = when else { return Err(CONSTRUCT) };
+                    chosen_by.add(&self.deeper(|t| t.predicate(w.expr(), scope, Ask::Finer(Place::Case)))?);
+                    acc.or(&self.deeper(|t| t.value(w.result(), scope))?);
+                }
+                acc.or(&self.deeper(|t| t.value(c.defresult(), scope))?);
+                if chosen_by.hidden() || chosen_by.stranger {
+                    acc.add(&chosen_by);
+                }
+            }
+            Node::CollateClause(c) => acc = self.deeper(|t| t.value(c.arg(), scope))?,
+            Node::TypeCast(c) if whole_text(c) => {
+                acc = self.deeper(|t| t.value(c.arg(), scope))?;
+                acc.type_oid = TEXT;
+            }
+            Node::SubLink(l) if l.sub_link_type == nodes::SubLinkType::EXPR_SUBLINK => {
+                acc = self.deeper(|t| t.sublink(l, scope))?;
+            }
+            Node::SubLink(l) if l.sub_link_type == nodes::SubLinkType::ARRAY_SUBLINK => {
+                acc = self.deeper(|t| t.sublink(l, scope))?;
+                acc.type_oid = TEXT_ARRAY;
+            }
+            Node::A_Expr(e) if e.kind == nodes::A_Expr_Kind::AEXPR_OP => {
+                let operator =
+                    plain_operator(e.name()) && last(e.name()).and_then(Node::as_str) == Some("||");
+                // A long chain is no definition's.
+                let short = !matches!(e.lexpr(), Node::A_Expr(_)) || self.depth < DEPTH_MAX / 2;
+                if !operator || !short {
+                    return Ok(None);
+                }
+                for side in [e.lexpr(), e.rexpr()] {
+                    acc.beside(&self.deeper(|t| t.value(side, scope))?);
+                }
+                acc.type_oid = TEXT;
+            }
+            Node::FuncCall(f) => return self.shown(f, scope),
+            _ => return Ok(None),
+        }
+        Ok(Some(acc))
+    }
+
+    /// The same of a call: of what shows a definition, or puts such texts together.
+    fn shown(&mut self, f: &'a nodes::FuncCall, scope: &Scope<'_, 'a>) -> Traced<Option<Val>> {
+        let parts = f.funcname();
+        let part = |i: usize| parts.get(i).and_then(Node::as_str);
+        let function = match (parts.len(), part(0), part(1)) {
+            (1, Some(f), _) if !self.world.index.user(f) => f,
+            (2, Some("pg_catalog"), Some(f)) => f,
+            _ => return Ok(None),
+        };
+        if function == "current_setting" && !known::of_server(f) && !self.world.taints.is_empty() {
+            let mut acc = Val::setting();
+            for arg in f.args() {
+                let val = self.deeper(|t| t.value(arg, scope))?;
+                self.record(&val, Place::Computed);
+                if val.hidden() {
+                    acc.add(&val);
+                }
+            }
+            return Ok(Some(acc));
+        }
+        let defined = known::defines(function).filter(|_| !self.world.taints.is_empty());
+        let collects = matches!(
+            function,
+            "array_agg"
+                | "array_to_string"
+                | "btrim"
+                | "concat"
+                | "format"
+                | "max"
+                | "min"
+                | "rtrim"
+                | "string_agg"
+                | "unnest"
+        );
+        if matches!(function, "btrim" | "rtrim") && !f.args().iter().nth(1).is_none_or(punctuation) {
+            return Ok(None);
+        }
+        let plain = matches!(f.agg_filter(), Node::None) && f.over().is_none() && !f.agg_within_group;
+        if !plain || !(defined.is_some() || collects) {
+            return Ok(None);
+        }
+        for sort in f.agg_order() {
+            let val = self.deeper(|t| t.value(sort.node(), scope))?;
+            self.operator(sort.use_op())?;
+            self.record(&val, Place::Sort);
+        }
+        let mut acc = defined.map(Val::definition).unwrap_or_default();
+        acc.type_oid = if defined.is_some() { TEXT } else { 0 };
+        for arg in f.args() {
+            let val = self.deeper(|t| t.value(arg, scope))?;
+            if matches!(function, "array_agg" | "btrim" | "max" | "min" | "rtrim" | "unnest") {
+                acc.or(&val);
+            } else if defined.is_none() {
+                acc.beside(&val);
+            } else if val.hidden() {
+                // A parse tree, read; anything else is one definition asked about by another.
+                let text = acc.text.filter(|_| val.column.is_some_and(|base| self.world.defines(base)));
+                acc.add(&val);
+                acc.text = text;
+            }
+        }
+        match function {
+            "array_agg" | "enum_range" => acc.type_oid = TEXT_ARRAY,
+            "array_to_string" | "btrim" | "concat" | "format" | "rtrim" | "string_agg" => acc.type_oid = TEXT,
+            // As many rows as it has elements.
+            "unnest" => self.record(&acc, Place::Rows),
+            _ => {}
+        }
+        Ok(Some(acc))
     }
 
     /// Field selection from a row that is in scope: `(c).ssn`.
@@ -1820,7 +2064,9 @@ impl<'a> Tracer<'a> {
         };
         let of_users = schema.is_none() && index.user(function) || schema.is_some_and(|s| s != "pg_catalog");
         let extension = known::EXTENSION_FUNCTIONS.contains(&function) && index.in_c(function);
-        let pure = extension || (!of_users && listed(known::PURE_FUNCTIONS, function));
+        let standard =
+            schema == Some("information_schema") && known::INFORMATION_FUNCTIONS.contains(&function);
+        let pure = extension || standard || (!of_users && listed(known::PURE_FUNCTIONS, function));
         if pure {
             if function == "count" && !f.agg_distinct && f.args().len() == 1 {
                 // How many are not NULL.
@@ -1833,12 +2079,25 @@ impl<'a> Tracer<'a> {
                 }
             }
             if listed(known::ROW_FUNCTIONS, function) {
+                if known::defines(function).is_some() && !self.world.taints.is_empty() {
+                    acc.add(&Val::definition(Part::Whole));
+                }
                 for arg in f.args() {
                     let val = self.deeper(|t| t.value(arg, scope))?;
                     self.record(&val, Place::Rows);
                     acc.add(&val);
                 }
                 return Ok(());
+            }
+            if function == "current_setting" && !known::of_server(f) && !self.world.taints.is_empty() {
+                acc.add(&Val::setting());
+            }
+            if known::defines(function).is_some() && !self.world.taints.is_empty() {
+                let val = Val::definition(Part::Whole);
+                if fallible {
+                    self.record(&val, Place::Computed);
+                }
+                acc.add(&val);
             }
             // Which part `substring` takes is written out, or it is a pattern that may find nothing.
             let total = listed(known::TOTAL_FUNCTIONS, function)
@@ -1905,11 +2164,16 @@ impl<'a> Tracer<'a> {
             let unknown = columns.all().stranger;
             return Ok(Val { unknown, ..Val::default() });
         }
-        let mut val = columns.all();
+        let mut val = match columns.list.as_slice() {
+            [only] if columns.rest.is_none() => Val { column: None, ..only.val.clone() },
+            _ => columns.all(),
+        };
         if !plain_operator(l.oper_name()) {
             val.unknown = true;
         }
-        val.add(&self.value(l.testexpr(), scope)?);
+        if !matches!(l.testexpr(), Node::None) {
+            val.add(&self.value(l.testexpr(), scope)?);
+        }
         Ok(val)
     }
 
@@ -1935,6 +2199,7 @@ impl<'a> Tracer<'a> {
                     continue;
                 }
                 Node::A_Expr(e) if matches!(ask, Ask::Rows(_)) && self.equality(e, scope)? => continue,
+                Node::A_Expr(e) if self.counted(e, scope)? => continue,
                 _ => {}
             }
             let val = self.value(node, scope)?;
@@ -1942,6 +2207,57 @@ impl<'a> Tracer<'a> {
             acc.add(&val);
         }
         Ok(acc)
+    }
+
+    /// `pg_get_expr(…) LIKE 'nextval(%'`, `… ~ '^nextval'`, `… <> ''`, as mappers ask whether a column counts by itself: structure.
+    fn counted(&mut self, e: &'a nodes::A_Expr, scope: &Scope<'_, 'a>) -> Traced<bool> {
+        use nodes::A_Expr_Kind as Kind;
+        let operator = last(e.name()).and_then(Node::as_str).unwrap_or_default();
+        let asks = matches!(e.kind, Kind::AEXPR_LIKE | Kind::AEXPR_ILIKE)
+            || (e.kind == Kind::AEXPR_OP
+                && plain_operator(e.name())
+                && matches!(operator, "~" | "~*" | "!~" | "!~*" | "~~" | "!~~" | "=" | "<>"));
+        // What the other side begins with: `'nextval(''' || pg_get_serial_sequence(…)`, as drizzle-kit writes it.
+        let (mut first, mut rest) = (e.rexpr(), Vec::new());
+        while let Node::A_Expr(chain) = first {
+            if operator != "="
+                || chain.name().len() != 1
+                || chain.name().first().and_then(Node::as_str) != Some("||")
+            {
+                return Ok(false);
+            }
+            rest.push(chain.rexpr());
+            first = chain.lexpr();
+        }
+        let Node::A_Const(c) = first else { return Ok(false) };
+        let Some(pg_raw_parse::ConstValue::String(pattern)) = c.val() else { return Ok(false) };
+        let fine = match operator {
+            "=" if pattern.starts_with("nextval('") => true,
+            "=" | "<>" => pattern.is_empty() && rest.is_empty(),
+            _ => pattern.split('|').all(|pattern| {
+                let pattern = pattern.trim_start_matches(['^', '%', '(']).to_ascii_lowercase();
+                let word = ["nextval", "uuid_generate", "gen_random_uuid"]
+                    .iter()
+                    .find_map(|w| pattern.strip_prefix(w));
+                word.is_some_and(|end| {
+                    end.trim_end_matches(['%', '(', ')', '\\', '\'', '.', '*', ':', '$']).is_empty()
+                })
+            }),
+        };
+        if !asks || !fine || matches!(e.lexpr(), Node::None) {
+            return Ok(false);
+        }
+        for part in rest {
+            if self.deeper(|t| t.value(part, scope))?.hidden() {
+                return Ok(false);
+            }
+        }
+        let val = self.deeper(|t| t.value(e.lexpr(), scope))?;
+        let shape = val.text == Some(Text::Sql) || (val.text.is_some() && pattern.is_empty());
+        if shape {
+            self.record(&val, Place::Null);
+        }
+        Ok(shape)
     }
 
     /// `column = value`, `column IN (values)`, `(a, b) = (1, 2)`.
@@ -2085,6 +2401,21 @@ fn probed(node: Node<'_>) -> ProbeValue {
             _ => return ProbeValue::Literal(0),
         }
     }
+}
+
+/// `';'`: to take it from the end of a definition leaves the definition.
+fn punctuation(node: Node<'_>) -> bool {
+    matches!(node, Node::A_Const(c) if matches!(c.val(), Some(pg_raw_parse::ConstValue::String(";" | " " | "\""))))
+}
+
+/// A cast to a type that holds every text whole.
+fn whole_text(c: &nodes::TypeCast) -> bool {
+    let Some(t) = c.type_name().filter(|t| built_in(t)) else { return false };
+    let names = t.names();
+    let to = names.len().checked_sub(1).and_then(|i| names.get(i)).and_then(nodes::String::sval);
+    t.typmods().is_empty()
+        && t.array_bounds().is_empty()
+        && matches!(to, Some("text" | "varchar" | "bpchar" | "name"))
 }
 
 fn is_number(node: Node<'_>) -> bool {
@@ -2274,7 +2605,8 @@ pub(crate) fn summarise(world: World<'_>, functions: &[&Function]) -> Option<Sum
             let trace = trace(World { body: true, ..world }, statement).ok()?;
             // A body that chooses its rows by hidden columns asks about them, with values nobody sees.
             let asks = |place: &Place| !matches!(place, Place::Output | Place::Null | Place::Count);
-            if trace.stranger || trace.effects || (!world.all && trace.reads.iter().any(|(_, p)| asks(p))) {
+            let asked = trace.reads.iter().any(|(base, p)| asks(p) && !world.defines(*base));
+            if trace.stranger || trace.effects || (!world.all && asked) {
                 return None;
             }
             let facts = facts::read(statement).ok()?;
