@@ -20,6 +20,12 @@ const TEXTS: &[(&str, &str)] = &[
     ),
     ("csv of integers", "17,42,1999,12,8,31337,5,77,123456,9,10,22,1024,65535,3,"),
     ("hostile: pairs of digits", "12 "),
+    ("hostile: triples of digits", "123 "),
+    ("hostile: cards but for a digit", "4111 1111 1111 1112 "),
+    ("hostile: ids but for a digit", "12345678901 "),
+    ("hostile: IBANs without an end", "DE89 3704 "),
+    ("hostile: phones without an end", "+49 30 "),
+    ("hostile: names without a secret", "password=null "),
     ("hostile: at signs", "a@"),
     ("hostile: equal signs", "="),
 ];
@@ -27,7 +33,7 @@ const TEXTS: &[(&str, &str)] = &[
 fn main() {
     let all: Detectors = Detector::ALL.into_iter().collect();
     let sets = Detector::ALL.map(|d| (format!("{d:?}"), [d].into_iter().collect::<Detectors>()));
-    print!("{:26}", "GB/s");
+    print!("{:40}", "GB/s");
     for (name, _) in std::iter::once(&("all".to_owned(), all)).chain(&sets) {
         print!("{name:>11}");
     }
@@ -36,7 +42,7 @@ fn main() {
     for (name, unit) in TEXTS.iter().filter(|(name, _)| name.contains(&wanted)) {
         for length in [64, 4 << 10, 1 << 20] {
             let text: Vec<u8> = unit.bytes().cycle().take(length).collect();
-            print!("{:26}", format!("{name}, {length}"));
+            print!("{:40}", format!("{name}, {length}"));
             for (_, set) in std::iter::once(&(String::new(), all)).chain(&sets) {
                 let mut best = f64::MAX;
                 for _ in 0..15 {

@@ -1,10 +1,12 @@
 //! Findings made of digits: cards, IBANs, phone numbers, ids of persons.
 //!
 //! Two digits side by side are the candidate (a vector search finds them), except for E.164 numbers, whose candidate is the plus.
-//! Each looks at no more than 40 bytes around it. Sources: ISO/IEC 7812 and the schemes' published ranges; the IBAN registry
+//! Each looks at no more than 40 bytes around it, and most are refused by how their digits are grouped, read from one bit a byte. Sources: ISO/IEC 7812 and the schemes' published ranges; the IBAN registry
 //! (release 99); ITU E.164; for ids of persons the checksum each country's law or tax office publishes.
 
 use std::ops::Range;
+
+use wide::u8x16;
 
 use super::{Cell, Detector, Detectors};
 
@@ -54,24 +56,35 @@ fn e164(cell: Cell<'_>, start: usize) -> Option<usize> {
 
 /// Everything else that has two digits side by side.
 pub(super) fn plain(set: Detectors, cell: Cell<'_>, from: usize) -> Option<Range<usize>> {
+    digits(set, cell, from, Row::plausible)
+}
+
+/// `plausible` only saves work: what it refuses is nothing.
+#[inline]
+fn digits(
+    set: Detectors,
+    cell: Cell<'_>,
+    from: usize,
+    plausible: impl Fn(Row, Cell<'_>, usize) -> bool,
+) -> Option<Range<usize>> {
     let wanted = [Detector::Card, Detector::Iban, Detector::Phone, Detector::NationalId];
     if !wanted.into_iter().any(|d| set.has(d)) {
         return None;
     }
     let lettered = [Detector::Iban, Detector::NationalId].into_iter().any(|d| set.has(d));
+    let mut bits = Bits::new(cell.text);
     let mut at = from;
     loop {
-        let start = two_digits(cell.text, at)?;
+        let start = bits.two_digits(at)?;
+        let row = bits.row(start);
+        at = start + row.first();
+        if !plausible(row, cell, start) {
+            continue;
+        }
         let (total, end) = extent(cell.text, start);
         // Letters beside the digits: those of an IBAN or of an id.
         let beside = lettered && (is_lettered(cell, start) || is_letter(cell, end));
-        if total < SHORTEST && !beside {
-            // No further group of the row has more digits before its end.
-            at = end;
-            continue;
-        }
-        if !beside && !shaped(cell, start) {
-            at = start + 2;
+        if !beside && (total < SHORTEST || !shaped(cell, start)) {
             continue;
         }
         let run = Run::read(cell, start);
@@ -85,10 +98,236 @@ pub(super) fn plain(set: Detectors, cell: Cell<'_>, from: usize) -> Option<Range
         if found.is_some() {
             return found;
         }
-        at = start + 2;
-        while cell.at(at).is_ascii_digit() {
-            at += 1;
+    }
+}
+
+/// What bytes are, one bit each, of one or two blocks at a time: each byte is looked at once, however many candidates are near.
+///
+/// Invariant: base ≤ where candidates are looked for; end = base + one block or two, or nothing has been looked at.
+struct Bits<'t> {
+    text: &'t [u8],
+    base: usize,
+    end: usize,
+    low: Row,
+    high: Row,
+}
+
+const BLOCK: usize = 64;
+/// Further from a candidate than this, [`Row::plausible`] does not look: fifteen digits with a gap after each, and some.
+const REACH: usize = 40;
+
+impl<'t> Bits<'t> {
+    fn new(text: &'t [u8]) -> Bits<'t> {
+        Bits { text, base: 0, end: 0, low: Row::default(), high: Row::default() }
+    }
+
+    /// Goes on until everything is known that `at` needs.
+    #[inline(never)]
+    fn look(&mut self, at: usize) {
+        if at >= self.end {
+            (self.base, self.end) = (at, at + BLOCK);
+            (self.low, self.high) = (classes(self.text, at), Row::default());
+        } else if at >= self.base + BLOCK {
+            self.base += BLOCK;
+            self.low = std::mem::take(&mut self.high);
         }
+        if at + REACH > self.end {
+            self.high = classes(self.text, self.end);
+            self.end += BLOCK;
+        }
+    }
+
+    /// What follows `at`.
+    #[inline]
+    fn row(&mut self, at: usize) -> Row {
+        if at + REACH > self.end || at >= self.base + BLOCK {
+            self.look(at);
+        }
+        let by = at - self.base;
+        // In two shifts, for one by 64 is none.
+        let from = |low: u64, high: u64| low >> by | high << 1 << (63 - by);
+        Row { digits: from(self.low.digits, self.high.digits), gaps: from(self.low.gaps, self.high.gaps) }
+    }
+
+    /// Where the first two neighbouring digits at or behind `at` are.
+    fn two_digits(&mut self, at: usize) -> Option<usize> {
+        if at < self.end {
+            let digits = self.row(at).digits;
+            let pairs = digits & digits >> 1;
+            if pairs != 0 {
+                return Some(at + pairs.trailing_zeros() as usize);
+            }
+            return two_digits(self.text, self.end.min(at + BLOCK) - 1);
+        }
+        two_digits(self.text, at)
+    }
+}
+
+/// The block that begins at `at`.
+fn classes(text: &[u8], at: usize) -> Row {
+    let rest = text.get(at..).unwrap_or_default();
+    let mut padded = [0; BLOCK];
+    let block = rest.first_chunk().unwrap_or_else(|| {
+        for (to, from) in padded.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        &padded
+    });
+    let (parts, _) = block.as_chunks();
+    let within = |part: u8x16, first: u8, last: u8| {
+        let by = part - u8x16::splat(first);
+        by.simd_eq(by.min(u8x16::splat(last - first)))
+    };
+    parts.iter().rev().fold(Row::default(), |row, part| {
+        let part = u8x16::new(*part);
+        let is_digit = within(part, b'0', b'9');
+        // `-`, `.` and `/` are neighbours.
+        let is_gap =
+            within(part, b'-', b'/') | part.simd_eq(u8x16::splat(b' ')) | part.simd_eq(u8x16::splat(b')'));
+        Row {
+            digits: row.digits << 16 | u64::from(is_digit.to_bitmask()),
+            gaps: row.gaps << 16 | u64::from(is_gap.to_bitmask()),
+        }
+    })
+}
+
+/// 64 bytes: which are digits, and which may stand between two groups of them. Of a candidate at least [`REACH`] are known.
+#[derive(Clone, Copy, Default)]
+struct Row {
+    digits: u64,
+    gaps: u64,
+}
+
+impl Row {
+    /// Digits of the first group.
+    fn first(self) -> usize {
+        self.digits.trailing_ones() as usize
+    }
+
+    /// Groups of these lengths with one byte between, and no digit behind.
+    fn grouped(self, shape: Shape) -> bool {
+        self.digits & shape.seen == shape.digits
+    }
+
+    /// False: nothing is found here, whatever the digits are. Asked first because texts are full of dates, times and amounts, and in few
+    /// instructions because a text can be made of nothing else. Where in doubt it says true.
+    fn plausible(self, cell: Cell<'_>, start: usize) -> bool {
+        let before = cell.back(start, 1);
+        if (matches!(before, b' ' | b'-') || before.is_ascii_alphabetic()) && lettered(cell, start) {
+            return true;
+        }
+        // How far digits and gaps go. The fewest are what a French number has between its sex and a letter.
+        let end = (self.digits | self.gaps).trailing_ones();
+        if end < 5 {
+            return false;
+        }
+        let (one, two) = (cell.at(start), cell.at(start + 1));
+        // The year of a French number whose sex stands apart.
+        let spaced = matches!(before, b' ' | b'.' | b'-') && cell.back(start, 2).is_ascii_digit();
+        if spaced && matches!(cell.back(start, 2), b'1' | b'2') && !is_word(cell.back(start, 3)) {
+            return true;
+        }
+        if !begins(cell, start) {
+            return false;
+        }
+        let first = self.first();
+        let person = match first {
+            2 => self.grouped(shape(&[2, 3, 3, 3])) || self.grouped(shape(&[2, 2, 2, 3, 2])),
+            3 => {
+                self.grouped(shape(&[3, 2, 4]))
+                    || (self.grouped(shape(&[3, 3, 3]))
+                        && (self.grouped(shape(&[3, 3, 3, 2])) || canada(cell, start)))
+                    || self.grouped(shape(&[3, 4, 4, 2]))
+            }
+            4 => one > b'1' && self.grouped(shape(&[4, 4, 4])),
+            // Behind one byte the serial number of a Finn, or what all others have there.
+            6 => self.digits >> 7 & 7 == 7,
+            8 => is_letter(cell, start + 8) || self.grouped(shape(&[8, 4])),
+            9..=13 | 17 | 18 => true,
+            _ => false,
+        };
+        if person {
+            return true;
+        }
+        // Counted only where that matters.
+        let total = || {
+            let before = 1u64.checked_shl(end).unwrap_or(0).wrapping_sub(1);
+            (self.digits & before).count_ones()
+        };
+        let card = first >= 12 || (first >= 3 && end >= 13 && matches!(cell.at(start + first), b' ' | b'-'));
+        if card && issuer(one, two) && total() >= 12 {
+            return true;
+        }
+        match one {
+            b'0' => two != b'0' && end >= 9 && total() >= 9,
+            b'1' | b'2' if !spaced && end >= 15 && total() >= 15 => true,
+            b'1' | b'2'
+                if !spaced
+                    && end >= 6
+                    && matches!(cell.at(start + end as usize), b'A' | b'a' | b'B' | b'b') =>
+            {
+                true
+            }
+            b'2'..=b'9' => first == 3 && end >= 12 && total() >= 10,
+            _ => false,
+        }
+    }
+}
+
+/// Letters stand before the digits as in an IBAN, or in an id of Britain, Italy or a foreigner in Spain.
+fn lettered(cell: Cell<'_>, start: usize) -> bool {
+    let capital = |by: usize| cell.back(start, by).is_ascii_uppercase();
+    let foreign = |by: usize| matches!(cell.back(start, by), b'X' | b'Y' | b'Z' | b'x' | b'y' | b'z');
+    match cell.back(start, 1) {
+        b' ' => capital(2) && capital(3) && !is_word(cell.back(start, 4)),
+        b'-' => foreign(2) && !is_word(cell.back(start, 3)),
+        b if b.is_ascii_alphabetic() => {
+            let letters = (1..7).take_while(|by| cell.back(start, *by).is_ascii_alphabetic()).count();
+            matches!((letters, foreign(1)), (1, true) | (2 | 6, _)) && !is_word(cell.back(start, letters + 1))
+        }
+        _ => false,
+    }
+}
+
+/// Where digits are, among the first so many bytes.
+#[derive(Clone, Copy)]
+struct Shape {
+    digits: u64,
+    seen: u64,
+}
+
+/// Groups of these lengths with one byte behind each.
+const fn shape(lengths: &[u32]) -> Shape {
+    let (mut digits, mut at) = (0, 0);
+    let mut i = 0;
+    while let Some((length, _)) = lengths.split_at(i).1.split_first() {
+        digits |= ((1 << *length) - 1) << at;
+        at += *length + 1;
+        i += 1;
+    }
+    Shape { digits, seen: (1 << at) - 1 }
+}
+
+/// Three groups of three digits are as Canada checks them.
+fn canada(cell: Cell<'_>, start: usize) -> bool {
+    let mut digits = [0; 9];
+    for (i, digit) in digits.iter_mut().enumerate() {
+        *digit = cell.at(start + i + i / 3).wrapping_sub(b'0');
+    }
+    luhn(&digits)
+}
+
+/// What [`issued`] cards begin with.
+fn issuer(one: u8, two: u8) -> bool {
+    match one {
+        b'2' => matches!(two, b'2'..=b'7'),
+        b'3' => matches!(two, b'0' | b'4'..=b'9'),
+        b'4' => true,
+        b'5' => matches!(two, b'0'..=b'8'),
+        b'6' => matches!(two, b'0' | b'2'..=b'5' | b'7'),
+        b'8' => matches!(two, b'1' | b'2'),
+        b'9' => two == b'7',
+        _ => false,
     }
 }
 
@@ -148,13 +387,7 @@ fn is_letter(cell: Cell<'_>, end: usize) -> bool {
 
 /// Where the first two neighbouring digits at or behind `from` are.
 fn two_digits(text: &[u8], from: usize) -> Option<usize> {
-    const BLOCK: usize = 64;
     let mut at = from;
-    // Where numbers stand close together the next one is near.
-    let near = text.get(at..text.len().min(at + 8))?;
-    if let Some(i) = near.windows(2).position(|pair| pair.iter().all(u8::is_ascii_digit)) {
-        return Some(at + i);
-    }
     // Without a branch inside, so that the compiler makes vector instructions of it.
     while let Some(block) = text.get(at..).and_then(|rest| rest.first_chunk::<{ BLOCK + 1 }>()) {
         let (Some((_, left)), Some((_, right))) = (block.split_last(), block.split_first()) else { break };
@@ -321,16 +554,20 @@ fn luhn(digits: &[u8]) -> bool {
 /// The candidate is its two check digits.
 fn iban(cell: Cell<'_>, digits: usize, _: &Run) -> Option<Range<usize>> {
     let start = digits.checked_sub(2).filter(|s| *s >= cell.floor)?;
-    let country = [cell.at(start).to_ascii_uppercase(), cell.at(start + 1).to_ascii_uppercase()];
-    let (_, length) = COUNTRIES.iter().find(|(code, _)| **code == country)?;
-    if is_word(cell.back(start, 1)) {
+    if !cell.at(start + 1).is_ascii_alphabetic() || is_word(cell.back(start, 1)) {
         return None;
     }
+    let country = [cell.at(start).to_ascii_uppercase(), cell.at(start + 1).to_ascii_uppercase()];
+    let known = COUNTRIES.binary_search_by(|(code, _)| (*code).cmp(&country)).ok()?;
+    let (_, length) = COUNTRIES.get(known)?;
     // A = 10, B = 11, …; the country and its check digits are read last.
     let mut rest = 0;
-    let take = |b: u8, rest: &mut u32| {
-        let value = char::from(b).to_digit(36)?;
-        *rest = (*rest * if value > 9 { 100 } else { 10 } + value) % 97;
+    let take = |b: u8, rest: &mut u64| {
+        let value = u64::from(char::from(b).to_digit(36)?);
+        *rest = *rest * if value > 9 { 100 } else { 10 } + value;
+        if *rest > u64::from(u32::MAX) {
+            *rest %= 97;
+        }
         Some(())
     };
     let (mut at, mut taken) = (digits + 2, 4);
@@ -343,7 +580,7 @@ fn iban(cell: Cell<'_>, digits: usize, _: &Run) -> Option<Range<usize>> {
     for b in [cell.at(start), cell.at(start + 1), cell.at(digits), cell.at(digits + 1)] {
         take(b, &mut rest)?;
     }
-    (rest == 1 && !is_word(cell.at(at))).then_some(start..at)
+    (rest % 97 == 1 && !is_word(cell.at(at))).then_some(start..at)
 }
 
 /// Length by country.
@@ -571,6 +808,9 @@ fn german(cell: Cell<'_>, _: usize, run: &Run) -> Option<usize> {
         let sum = (u32::from(*digit) + product) % 10;
         product = if sum == 0 { 10 } else { sum } * 2 % 11;
     }
+    if (11 - product) % 10 != u32::from(*check) || ten.first().is_none_or(|first| *first == 0) {
+        return None;
+    }
     let mut seen = [0u8; 10];
     for digit in ten {
         if let Some(n) = seen.get_mut(usize::from(*digit)) {
@@ -578,8 +818,7 @@ fn german(cell: Cell<'_>, _: usize, run: &Run) -> Option<usize> {
         }
     }
     let repeated = seen.iter().filter(|n| **n > 1).count() == 1 && seen.iter().all(|n| *n < 4);
-    let first = ten.first().is_some_and(|f| *f > 0);
-    (first && repeated && (11 - product) % 10 == u32::from(*check)).then_some(end)
+    repeated.then_some(end)
 }
 
 /// Belgium, rijksregisternummer: `85.07.30-033.28`, mod 97, with a 2 before it for who was born since 2000.
@@ -853,4 +1092,127 @@ fn italian(cell: Cell<'_>, start: usize) -> Option<Range<usize>> {
         sum += if i % 2 == 0 { *odd.get(usize::from(value))? } else { u32::from(value) };
     }
     (u32::from(check.to_ascii_uppercase() - b'A') == sum % 26).then_some(first..first + 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn random(state: &mut u64, below: usize) -> usize {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*state >> 33) as usize % below
+    }
+
+    #[test]
+    fn rows_are_read_wherever_they_begin() {
+        let mut state = 3;
+        for length in 0..400 {
+            let text: Vec<u8> =
+                (0..length).map(|_| b"0123456789 -./)(:x\xff"[random(&mut state, 19)]).collect();
+            let mut bits = Bits::new(&text);
+            let mut at = 0;
+            while at < length {
+                let row = bits.row(at);
+                for (i, b) in text.iter().skip(at).take(REACH).enumerate() {
+                    assert_eq!(row.digits >> i & 1 == 1, b.is_ascii_digit(), "{i} behind {at} of {text:?}");
+                    assert_eq!(row.gaps >> i & 1 == 1, is_separator(*b) || *b == b')', "{i} behind {at}");
+                }
+                let pair =
+                    |i: &usize| text.iter().skip(*i).take(2).filter(|b| b.is_ascii_digit()).count() == 2;
+                assert_eq!(bits.two_digits(at), (at..length).find(pair), "behind {at} of {text:?}");
+                at += 1 + random(&mut state, 90);
+            }
+        }
+    }
+
+    /// Texts of groups as ids have them, their digits at random but for those that tell kinds apart.
+    #[test]
+    fn what_is_refused_by_its_groups_would_not_be_found() {
+        let all: Detectors = Detector::ALL.into_iter().collect();
+        let shapes: &[&[usize]] = &[
+            &[3, 2, 4],
+            &[3, 3, 3],
+            &[3, 3, 3, 2],
+            &[3, 4, 4, 2],
+            &[2, 3, 3, 3],
+            &[2, 2, 2, 3, 2],
+            &[4, 4, 4],
+            &[6, 4],
+            &[6, 5],
+            &[8, 4],
+            &[8],
+            &[9],
+            &[10],
+            &[11],
+            &[12],
+            &[13],
+            &[15],
+            &[16],
+            &[18],
+            &[4, 4, 4, 4],
+            &[4, 6, 5],
+            &[3, 3, 4],
+            &[3, 8],
+            &[1, 2, 2, 2, 3, 3, 2],
+            &[2, 2, 2, 2, 2],
+            &[5, 6],
+            &[6, 3],
+            &[7],
+            &[1, 2, 2, 1, 3, 3, 2],
+            &[2, 4, 4, 4, 4, 2],
+        ];
+        let (mut state, mut found) = (11, 0);
+        for _ in 0..200_000 {
+            let mut text = Vec::new();
+            for _ in 0..1 + random(&mut state, 3) {
+                text.extend_from_slice(
+                    [
+                        &b" "[..],
+                        b"",
+                        b"DE",
+                        b"AB ",
+                        b"X",
+                        b"Y-",
+                        b"+",
+                        b"0",
+                        b"(",
+                        b", ",
+                        b"1 ",
+                        b"2.",
+                        b"ssn ",
+                        b"RSSMRA",
+                    ][random(&mut state, 14)],
+                );
+                let separator = [" ", "-", ".", "/", ") ", "", "--"][random(&mut state, 7)];
+                for (i, length) in shapes[random(&mut state, shapes.len())].iter().enumerate() {
+                    if i > 0 {
+                        let other = [" ", "-", ".", "A"][random(&mut state, 4)];
+                        text.extend_from_slice(
+                            if random(&mut state, 6) == 0 { other } else { separator }.as_bytes(),
+                        );
+                    }
+                    text.extend((0..*length).map(|_| b"00112345678999"[random(&mut state, 14)]));
+                }
+                text.extend_from_slice(
+                    [&b""[..], b" ", b"C", b" C", b"Z", b"-Z", b"A562S", b".", b".5"][random(&mut state, 9)],
+                );
+            }
+            let mut from = 0;
+            let cell = Cell { text: &text, floor: 0 };
+            loop {
+                let fast = plain(all, cell, from);
+                let slow = digits(all, cell, from, |_, _, _| true);
+                assert_eq!(fast, slow, "behind {from} of {:?}", String::from_utf8_lossy(&text));
+                let Some(next) = slow else { break };
+                from = next.end;
+                found += 1;
+            }
+        }
+        assert!(found > 10_000, "{found} findings: the texts are not what they should be");
+    }
+
+    #[test]
+    fn countries_are_in_order() {
+        assert!(COUNTRIES.is_sorted_by_key(|(code, _)| code));
+    }
 }

@@ -24,11 +24,12 @@ pub(super) fn email(set: Detectors, cell: Cell<'_>, from: usize) -> Option<Range
     loop {
         let sign = at + memchr::memchr(b'@', cell.text.get(at..)?)?;
         at = sign + 1;
-        let before = cell.text.get(floor..sign)?;
-        let start = floor + local(before);
         let length = domain(cell.text.get(at..)?);
-        if start < sign && length > 0 {
-            return Some(start..at + length);
+        if length > 0 {
+            let start = floor + local(cell.text.get(floor..sign)?);
+            if start < sign {
+                return Some(start..at + length);
+            }
         }
         floor = at;
     }
@@ -55,6 +56,10 @@ fn local(text: &[u8]) -> usize {
 fn domain(text: &[u8]) -> usize {
     let part = |b: &u8| b.is_ascii_alphanumeric() || *b == b'-' || *b == b'.' || *b >= 0x80;
     let long = text.iter().position(|b| !part(b)).unwrap_or(text.len());
+    // The shortest is a.io.
+    if long < 4 {
+        return 0;
+    }
     let text = text.get(..long).unwrap_or_default();
     // A second dot in a row, or one at the end, belongs to the sentence.
     let end = memmem::find(text, b"..").unwrap_or(text.len());
@@ -298,6 +303,10 @@ fn value(cell: Cell<'_>, sign: usize) -> Option<Range<usize>> {
     let near = sign.saturating_sub(NEAR).max(cell.floor);
     let before = cell.text.get(near..sign)?.trim_ascii_end();
     let before = before.strip_suffix(b"\"").or_else(|| before.strip_suffix(b"'")).unwrap_or(before);
+    // Asked first, for texts are full of times: what every name of a secret ends with.
+    if !matches!(before.last()?.to_ascii_lowercase(), b'd' | b'e' | b't' | b'n' | b'y' | b'l' | b's') {
+        return None;
+    }
     let name = before.get(before.iter().rposition(|b| !url(*b)).map_or(0, |i| i + 1)..)?;
     let header = name.eq_ignore_ascii_case(b"authorization");
     if !header && !is_secret_name(name) {
