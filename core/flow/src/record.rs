@@ -70,7 +70,8 @@ pub enum What<'a> {
         from_client: u64,
         to_client: u64,
     },
-    /// Something about the gateway itself: start, reload, stop.
+    /// Something about the gateway itself (start, reload, stop), or of its own doing in a session (`row limit`: a result was cut, a cancel
+    /// request was sent for it, how the database ended it).
     Gateway {
         event: &'a str,
         detail: &'a str,
