@@ -62,6 +62,8 @@ impl Ready {
     }
 
     fn client_messages(&mut self, flow: &mut Flow<'_>) -> Result<Step, Fault> {
+        // Only what the server says changes that.
+        let cutting = self.is_cutting();
         loop {
             if self.leaving {
                 flow.discard(flow.input().len());
@@ -71,7 +73,7 @@ impl Ready {
                 return Ok(step);
             }
             // Too many replies owed: the rest waits, unread, until the server has answered some. (One message pushes two at most.)
-            if self.owed.len() + 2 > OWED_MAX || self.holds_client_back() {
+            if self.owed.len() + 2 > OWED_MAX || (cutting && self.awaits_courier()) {
                 return Ok(Step::READ);
             }
             let input = flow.input();

@@ -848,15 +848,15 @@ impl Ready {
         self.cancel_rest()
     }
 
-    /// What the client says next would be behind a statement that is to be cancelled, or may still be: it waits, unread, until the
-    /// database is ready and the courier's connection closed.
-    #[inline]
-    pub(crate) fn holds_client_back(&self) -> bool {
-        (self.cut.is_some() || self.errand.is_some()) && self.awaits_courier()
+    /// A cut result goes on, or there is still a courier for one.
+    pub(crate) fn is_cutting(&self) -> bool {
+        self.cut.is_some() || self.errand.is_some()
     }
 
+    /// What the client says next would be behind a statement that is to be cancelled, or may still be: it waits, unread, until the
+    /// database is ready and the courier's connection closed.
     #[cold]
-    fn awaits_courier(&self) -> bool {
+    pub(crate) fn awaits_courier(&self) -> bool {
         match &self.cut {
             Some(_) => self.owed.ends_with_ready(),
             None => self.errand.as_ref().is_some_and(|errand| errand.progress.get() != Progress::Waiting),
