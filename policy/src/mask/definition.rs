@@ -401,6 +401,11 @@ impl Lexer<'_> {
         Some(())
     }
 
+    fn counts(&self) -> bool {
+        let before = self.text.get(..self.at).unwrap_or_default();
+        COUNTED.iter().any(|word| before.ends_with(word))
+    }
+
     /// Digits, and what belongs to them in numbers, dates, times and the like: `12.50`, `123-45-6789`, `10:30`, `1e9`.
     fn number(&mut self) {
         let is_digit = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_digit());
@@ -412,11 +417,10 @@ impl Lexer<'_> {
             }
             end += 1;
         }
-        // `rows=25000`, `0.29..12345.60`; an operator of SQL has spaces around it.
-        let before = self.text.get(..self.at).unwrap_or_default();
-        let counts = self.plan && (before.ends_with(b"=") || before.ends_with(b".."));
-        let counted = |b: &u8| b.is_ascii_digit() || *b == b'.';
         let number = self.rest().get(..end).unwrap_or_default();
+        let counts = self.plan && self.counts();
+        let counted = |b: &u8| b.is_ascii_digit() || *b == b'.';
+        let number = if counts { number.strip_suffix(b"kB").unwrap_or(number) } else { number };
         if counts && number.iter().all(counted) || short(number) {
             self.keep(end);
         } else {
@@ -424,6 +428,25 @@ impl Lexer<'_> {
         }
     }
 }
+
+/// Before the numbers EXPLAIN counts itself, other than `rows=25000` and `0.29..12345.60`: what a condition compares stands in parentheses,
+/// and an operator of SQL has spaces around it.
+const COUNTED: &[&[u8]] = &[
+    b"=",
+    b"..",
+    b" Filter: ",
+    b" Recheck: ",
+    b" Fetches: ",
+    b" Time: ",
+    b" Memory: ",
+    b" Usage: ",
+    b" Disk: ",
+    b"Buckets: ",
+    b" Batches: ",
+    b"Workers Planned: ",
+    b"Workers Launched: ",
+    b"Planned Partitions: ",
+];
 
 /// A number of up to four digits, with up to three behind the point; a range of such.
 fn short(number: &[u8]) -> bool {
@@ -662,6 +685,10 @@ mod tests {
             ("  Filter: (v = '123-45-6789'::text)", "  Filter: (v = '***'::text)"),
             ("  Filter: (v > 123456789)", "  Filter: (v > 0)"),
             ("  Index Cond: (id = 4)", "="),
+            ("  Rows Removed by Filter: 25000", "="),
+            ("Execution Time: 12345.678 ms", "="),
+            ("Sort Method: external merge  Disk: 123456kB", "="),
+            ("  Output: 123456789, k", "  Output: 0, k"),
         ] {
             assert_eq!(shown(Text::Plan, Holder::Text, line), want);
         }
