@@ -53,7 +53,7 @@ pub struct Decision {
     /// For a text of one statement: what is known of each output column, the first of two witnesses ([`Judge::plan_for`]).
     pub outputs: Option<Vec<Origin>>,
     /// The cursor a text of one statement makes or reads by name (see [`Cursor`]).
-    pub cursor: Option<Cursor>,
+    pub kept: Option<Kept>,
     /// Another literal in the same place could have led to another decision: cached under its exact text only.
     pub literals_matter: bool,
     /// How many rows its results may have: each limit holds for every result of the text that is rows or a COPY TO STDOUT. The hourly
@@ -159,23 +159,32 @@ impl Limited {
     }
 }
 
-/// A SQL cursor named by a statement. A FETCH says nothing of what it reads, so its own decision is never clean; a session that
-/// remembers the decision of the DECLARE (once it succeeded) may plan the FETCH's rows with that one instead. It must forget all of
-/// them when a transaction ends or is rolled back to a savepoint, at CLOSE and DISCARD, and after every statement that is not clean
-/// or is withheld, because code of users may close a cursor and open another of its name.
+/// What SQL keeps under a name: cursors and prepared statements. A FETCH or an EXECUTE says nothing of what it reads, so its own
+/// decision is never clean; a session that remembers the decision of the DECLARE or PREPARE (once it succeeded) may plan the rows with
+/// that one instead.
+///
+/// It must forget all cursors when a transaction ends or is rolled back to a savepoint, at CLOSE and DISCARD, and after every statement
+/// that is not clean or is withheld, because code of users may close a cursor and open another of its name. It must forget prepared
+/// statements after whatever may prepare or deallocate one ([`Mentions::statements`], `strangers`, also where it failed: these are not
+/// undone), and one when the protocol closes or parses its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cursor {
+pub enum Kept {
     Declared(String),
     Fetched(String),
+    Prepared(String),
+    Executed(String),
 }
 
-impl Cursor {
-    fn of(statement: Node<'_>) -> Option<Cursor> {
-        match statement {
-            Node::DeclareCursorStmt(d) => d.portalname().map(|n| Cursor::Declared(n.to_owned())),
-            Node::FetchStmt(f) => f.portalname().map(|n| Cursor::Fetched(n.to_owned())),
-            _ => None,
-        }
+impl Kept {
+    fn of(statement: Node<'_>) -> Option<Kept> {
+        let (make, name): (fn(String) -> Kept, _) = match statement {
+            Node::DeclareCursorStmt(d) => (Kept::Declared, d.portalname()),
+            Node::FetchStmt(f) => (Kept::Fetched, f.portalname()),
+            Node::PrepareStmt(p) => (Kept::Prepared, p.name()),
+            Node::ExecuteStmt(e) => (Kept::Executed, e.name()),
+            _ => return None,
+        };
+        name.map(|name| make(name.to_owned()))
     }
 }
 
@@ -189,7 +198,7 @@ impl Decision {
             copies: Vec::new(),
             ddl: false,
             outputs: None,
-            cursor: None,
+            kept: None,
             literals_matter: false,
             limits: Vec::new(),
             probes: Vec::new(),
@@ -531,6 +540,15 @@ impl Judge {
                 facts.acts.push(facts::MULTI_STATEMENT);
             }
             facts.rows_left_out = sql::rows_left_out(sql);
+            // Its only call is the one we know; a statement before it may make another table of that name.
+            if let (Some((setting, value)), [None], false) = (facts.settings_row, &*facts.set_config, several)
+            {
+                let mut named =
+                    self.bound.index.candidates(&self.catalog, Name { schema: None, name: "pg_settings" });
+                if named.all(|t| t.schema == "pg_catalog") {
+                    facts.set_config = vec![Some((setting, Value::Constant(value)))];
+                }
+            }
             decision.ddl |= facts.ddl;
             decision.unknown_tables |= self.names_unknown(&facts);
             decision.strangers |= facts.acts.iter().any(|a| matches!(a.class, "do" | "call" | "execute"))
@@ -542,14 +560,14 @@ impl Judge {
             decision.clean &= judged.clean;
             decision.withhold |= self.scope.masks() && (!judged.clean || judged.loud);
             decision.outputs = judged.outputs;
-            decision.cursor = Cursor::of(statement);
+            decision.kept = Kept::of(statement);
             if first_block.is_none() {
                 first_block = judged.block;
             }
         }
         if count != 1 {
             decision.outputs = None;
-            decision.cursor = None;
+            decision.kept = None;
         }
         decision.observed.dedup();
         if let Some(block) = first_block {

@@ -20,7 +20,7 @@ pub mod verdict;
 pub use cache::DecisionCache;
 pub use catalog::Catalog;
 pub use facts::{Column, Format};
-pub use judge::{Cursor, Decision, Judge, Origin, Probe, ProbeValue};
+pub use judge::{Decision, Judge, Kept, Origin, Probe, ProbeValue};
 pub use plan::{CopyPlan, Plan};
 pub use rule::{Policy, RowLimit, Scope, compile};
 pub use subject::Subject;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use policy::catalog::{Catalog, Table, TableColumn};
 use policy::mask::{HashKey, Masked};
 use policy::rule::{PolicyFile, Source};
-use policy::{Column, CopyPlan, Cursor, Decision, Format, Judge, Subject, Verdict, compile};
+use policy::{Column, CopyPlan, Decision, Format, Judge, Kept, Subject, Verdict, compile};
 
 const TEXT: u32 = 25;
 const INT4: u32 = 23;
@@ -256,10 +256,10 @@ fn cursors_are_named_so_that_a_session_can_remember_them() {
     let judge = ssn();
     let cursor = |sql: &str| {
         let decision = judge.statement(sql.as_bytes());
-        (decision.clean, decision.cursor.clone())
+        (decision.clean, decision.kept.clone())
     };
-    let declared = |name: &str| Some(Cursor::Declared(name.into()));
-    let fetched = |name: &str| Some(Cursor::Fetched(name.into()));
+    let declared = |name: &str| Some(Kept::Declared(name.into()));
+    let fetched = |name: &str| Some(Kept::Fetched(name.into()));
     assert_eq!(cursor("DECLARE C CURSOR FOR SELECT upper(name) FROM people"), (true, declared("c")));
     assert_eq!(
         cursor("DECLARE \"C\" BINARY CURSOR WITH HOLD FOR SELECT ssn FROM people"),

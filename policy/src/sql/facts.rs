@@ -75,6 +75,9 @@ pub(crate) struct Facts<'a> {
     pub settings: Vec<(&'a str, Option<Vec<&'a str>>)>,
     /// `set_config(name, value, …)` with a constant name, else `None`.
     pub set_config: Vec<Option<(&'a str, Value<'a>)>>,
+    /// `SELECT set_config(name, 'value', …) FROM pg_settings WHERE name = 'setting'`, which sets what older servers do not have
+    /// (pg_dump): setting and value, as long as that is the system's pg_settings.
+    pub settings_row: Option<(&'a str, &'a str)>,
     pub copies: Vec<Copy<'a>>,
     pub ddl: bool,
     pub writes: bool,
@@ -91,7 +94,7 @@ pub(crate) struct Facts<'a> {
 
 /// Reads one top-level statement.
 pub(crate) fn read(statement: Node<'_>) -> Result<Facts<'_>, Unknown> {
-    let mut facts = Facts::default();
+    let mut facts = Facts { settings_row: settings_row(statement), ..Facts::default() };
     let mut stack = vec![statement];
     while let Some(node) = stack.pop() {
         if let Some(act) = act(node) {
@@ -212,6 +215,35 @@ fn function<'a>(call: &'a nodes::FuncCall, facts: &mut Facts<'a>) {
         };
         facts.set_config.push(text(0).map(|name| (name, value)));
     }
+}
+
+fn settings_row(statement: Node<'_>) -> Option<(&str, &str)> {
+    let constant = |node| match node {
+        Node::A_Const(c) => string(c),
+        _ => None,
+    };
+    let is_name = |node| {
+        let Node::ColumnRef(c) = node else { return false };
+        c.fields().len() == 1 && c.fields().get(0).and_then(Node::as_str) == Some("name")
+    };
+    let Node::SelectStmt(select) = statement else { return None };
+    let (Node::A_Expr(condition), Node::RangeVar(table)) =
+        (select.where_clause(), select.from_clause().get(0)?)
+    else {
+        return None;
+    };
+    let Node::FuncCall(call) = select.target_list().get(0)?.val() else { return None };
+    let equal = condition.kind == nodes::A_Expr_Kind::AEXPR_OP
+        && condition.name().len() == 1
+        && condition.name().get(0).and_then(Node::as_str) == Some("=");
+    let one = select.from_clause().len() == 1 && select.larg().is_none() && select.with_clause().is_none();
+    let system =
+        table.relname() == Some("pg_settings") && table.schemaname().is_none_or(|s| s == "pg_catalog");
+    let named =
+        table.alias().is_none() && is_name(condition.lexpr()) && call.args().get(0).is_some_and(is_name);
+    let setting = constant(condition.rexpr())?;
+    let value = constant(call.args().get(1)?)?;
+    (equal && one && system && named).then_some((setting, value))
 }
 
 fn string(c: &nodes::A_Const) -> Option<&str> {

@@ -166,7 +166,6 @@ pub(crate) fn of_server(call: &nodes::FuncCall) -> bool {
 pub(crate) fn columns_of(function: &str) -> Option<&'static [&'static str]> {
     Some(match function {
         "aclexplode" => &["grantor", "grantee", "privilege_type", "is_grantable"],
-        "pg_options_to_table" => &["option_name", "option_value"],
         "pg_partition_tree" => &["relid", "parentrelid", "isleaf", "level"],
         "ts_token_type" => &["tokid", "alias", "description"],
         _ => return None,
@@ -218,7 +217,7 @@ pub(crate) const SYSTEM_RELATIONS: &[&str] = &[
     "pg_available_extension_versions", "pg_available_extensions", "pg_cast", "pg_class", "pg_collation", "pg_config",
     "pg_constraint", "pg_conversion", "pg_database", "pg_default_acl", "pg_depend", "pg_description", "pg_enum",
     "pg_event_trigger", "pg_extension", "pg_foreign_data_wrapper", "pg_foreign_table", "pg_group", "pg_index", "pg_indexes",
-    "pg_inherits", "pg_init_privs", "pg_language", "pg_matviews", "pg_namespace", "pg_opclass", "pg_operator", "pg_opfamily",
+    "pg_inherits", "pg_init_privs", "pg_language", "pg_largeobject_metadata", "pg_matviews", "pg_namespace", "pg_opclass", "pg_operator", "pg_opfamily",
     "pg_parameter_acl", "pg_partitioned_table", "pg_policies", "pg_policy", "pg_proc", "pg_publication",
     "pg_publication_namespace", "pg_publication_rel", "pg_publication_tables", "pg_range", "pg_rewrite", "pg_roles", "pg_rules",
     "pg_seclabel", "pg_seclabels", "pg_sequence", "pg_sequences", "pg_settings", "pg_shdepend", "pg_shdescription",
@@ -254,6 +253,7 @@ pub(crate) fn secret_columns(relation: &str) -> Option<&'static [&'static str]> 
         "pg_subscription" => Some(&["subconninfo"]),
         "pg_user_mappings" => Some(&["umoptions"]),
         "pg_foreign_server" => Some(&["srvoptions", "srvtype", "srvversion"]),
+        "pg_db_role_setting" => Some(&["setconfig"]),
         "pg_prepared_statements" | "pg_cursors" => Some(&["statement", "name"]),
         "pg_locks" => Some(&["classid", "objid", "objsubid", "page", "tuple"]),
         _ => None,
@@ -272,7 +272,7 @@ pub(crate) const INFORMATION_SECRETS: &[&str] = &[
 #[rustfmt::skip]
 pub(crate) const SYSTEM_OIDS: &[u32] = &[
     826, 1213, 1214, 1247, 1249, 1255, 1259, 1261, 1262, 2224, 2328, 2396, 2600, 2601, 2602, 2603, 2604, 2605,
-    2606, 2607, 2608, 2609, 2610, 2611, 2612, 2615, 2616, 2617, 2618, 2620, 2753, 3079, 3118, 3256, 3350,
+    2606, 2607, 2608, 2609, 2610, 2611, 2612, 2615, 2616, 2617, 2618, 2620, 2753, 2995, 3079, 3118, 3256, 3350,
     3381, 3394, 3456, 3466, 3501, 3541, 3576, 3600, 3601, 3602, 3603, 3764, 6104, 6106, 6237, 6243,
 ];
 
@@ -411,7 +411,7 @@ pub(crate) const SETTINGS: &[&str] = &[
     "max_parallel_maintenance_workers", "max_parallel_workers", "max_parallel_workers_per_gather", "max_stack_depth",
     "min_parallel_index_scan_size", "min_parallel_table_scan_size", "parallel_leader_participation", "parallel_setup_cost",
     "parallel_tuple_cost", "password_encryption", "plan_cache_mode", "quote_all_identifiers", "random_page_cost",
-    "recursive_worktable_factor", "role", "row_security", "scram_iterations", "search_path", "seed", "seq_page_cost",
+    "recursive_worktable_factor", "restrict_nonsystem_relation_kind", "role", "row_security", "scram_iterations", "search_path", "seed", "seq_page_cost",
     "session_authorization", "statement_timeout", "stats_fetch_consistency", "synchronize_seqscans", "synchronous_commit",
     "tcp_keepalives_count", "tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_user_timeout", "temp_buffers",
     "temp_tablespaces", "timezone", "timezone_abbreviations", "track_activities", "track_counts", "track_functions",

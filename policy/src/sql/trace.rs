@@ -1309,12 +1309,43 @@ impl<'a> Tracer<'a> {
         rel.alias(r.alias())
     }
 
+    /// `pg_options_to_table` of a column of the system's, as pg_dump and `\des+` list options: their names are structure, their values
+    /// may be passwords. Of anything else it is a function like others, since names come out of what it is given.
+    fn options(&mut self, call: Node<'a>, scope: &Scope<'_, 'a>) -> Traced<Option<Columns<'a>>> {
+        let Node::FuncCall(f) = call else { return Ok(None) };
+        let (Some(name), Some(Node::ColumnRef(column))) =
+            (last(f.funcname()).and_then(Node::as_str), f.args().get(0).filter(|_| f.args().len() == 1))
+        else {
+            return Ok(None);
+        };
+        if name != "pg_options_to_table" || self.world.index.user(name) {
+            return Ok(None);
+        }
+        let mut val = self.reference(column, scope)?;
+        let system = |(oid, _): Base| {
+            let table = self.world.index.table(self.world.catalog, oid);
+            table.is_some_and(|t| t.schema == "pg_catalog")
+        };
+        if !val.column.take().is_some_and(system) {
+            return Ok(None);
+        }
+        let col = |name, val| Col { name: Some(name), val };
+        Ok(Some(Columns {
+            list: vec![col("option_name", Val::default()), col("option_value", val)],
+            rest: None,
+        }))
+    }
+
     fn range_function(&mut self, r: &'a nodes::RangeFunction, scope: &Scope<'_, 'a>) -> Traced<Columns<'a>> {
         let mut all = Columns::default();
         let single = r.functions().len() == 1;
         for pair in r.functions() {
             let pair = pair.as_node_list().ok_or(CONSTRUCT)?;
             let call = pair.first().ok_or(CONSTRUCT)?;
+            if let Some(options) = self.options(call, scope)? {
+                all.join(options);
+                continue;
+            }
             let mut val = self.value(call, scope)?;
             val.column = None;
             if val.sources.is_empty() {
@@ -1909,15 +1940,19 @@ impl<'a> Tracer<'a> {
         }
         let mut acc = defined.map(Val::definition).unwrap_or_default();
         acc.type_oid = if defined.is_some() { TEXT } else { 0 };
-        for arg in f.args() {
+        for (i, arg) in f.args().iter().enumerate() {
             let val = self.deeper(|t| t.value(arg, scope))?;
             if matches!(function, "array_agg" | "btrim" | "max" | "min" | "rtrim" | "unnest") {
                 acc.or(&val);
             } else if defined.is_none() {
                 acc.beside(&val);
             } else if val.hidden() {
-                // A parse tree, read; anything else is one definition asked about by another.
-                let text = acc.text.filter(|_| val.column.is_some_and(|base| self.world.defines(base)));
+                // A parse tree, read; anything else is one definition asked about by another. pg_get_expr takes nothing but a tree that
+                // is stored, so it does not matter when another relation may have a column of that name.
+                let tree = function == "pg_get_expr" && i == 0 && !val.unknown;
+                let stored = |base| self.world.defines(base);
+                let whole = val.column.is_some_and(stored) || tree && val.sources.iter().copied().all(stored);
+                let text = acc.text.filter(|_| whole);
                 acc.add(&val);
                 acc.text = text;
             }

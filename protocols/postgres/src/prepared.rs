@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use flow::budget::Meter;
-use policy::{Cursor, Decision};
+use policy::{Decision, Kept};
 
 use crate::name::Named;
 
@@ -57,40 +57,106 @@ impl Disturbs {
     }
 }
 
+fn prepares(decision: &Decision, wanted: &[u8]) -> bool {
+    matches!(&decision.kept, Some(Kept::Prepared(name)) if name.as_bytes() == wanted)
+}
+
 #[derive(Default)]
 pub(crate) struct Tables {
     pub(crate) statements: Named<Prepared>,
     pub(crate) portals: Named<Portal>,
-    /// The cursor SQL declared last in this transaction, as what was decided of its DECLARE: a FETCH says nothing of what it reads.
-    /// Forgotten at the first sign that a name may stand for something else (see [`policy::Cursor`]).
-    cursor: Option<Arc<Decision>>,
+    /// In a box: most sessions never use them.
+    sql: Option<Box<SqlNames>>,
 }
 
+/// What SQL keeps under names, as what was decided when it was made: a FETCH or an EXECUTE says nothing of what it reads. Forgotten at
+/// the first sign that a name may stand for something else (see [`policy::Kept`]).
+#[derive(Default)]
+struct SqlNames {
+    /// The cursor declared last in this transaction.
+    cursor: Option<Arc<Decision>>,
+    /// Prepared statements, oldest first.
+    prepared: Vec<Arc<Decision>>,
+}
+
+/// Of SQL's PREPARE, that are remembered.
+const SQL_PREPARED_MAX: usize = 64;
+
 impl Tables {
-    /// What was decided of the DECLARE of the cursor a FETCH names.
-    pub(crate) fn declared(&self, fetched: &str) -> Option<&Arc<Decision>> {
-        self.cursor.as_ref().filter(|d| matches!(&d.cursor, Some(Cursor::Declared(name)) if name == fetched))
+    /// What was decided of the DECLARE or PREPARE that a FETCH or EXECUTE names.
+    pub(crate) fn kept(&self, decision: Option<&Arc<Decision>>) -> Option<&Arc<Decision>> {
+        let sql = self.sql.as_deref()?;
+        match decision?.kept.as_ref()? {
+            Kept::Fetched(wanted) => {
+                let declared = |d: &&Arc<Decision>| matches!(&d.kept, Some(Kept::Declared(n)) if n == wanted);
+                sql.cursor.as_ref().filter(declared)
+            }
+            Kept::Executed(wanted) => sql.prepared.iter().find(|d| prepares(d, wanted.as_bytes())),
+            Kept::Declared(_) | Kept::Prepared(_) => None,
+        }
     }
 
     pub(crate) fn forget_cursor(&mut self) {
-        self.cursor = None;
+        if let Some(sql) = &mut self.sql {
+            sql.cursor = None;
+        }
     }
 
-    /// A statement ended well: keeps what is known of SQL's cursors in step.
+    fn forget_prepared(&mut self) {
+        if let Some(sql) = &mut self.sql {
+            sql.prepared.clear();
+        }
+    }
+
+    /// The judgement changed: what was decided before is void.
+    pub(crate) fn forget_kept(&mut self) {
+        self.sql = None;
+    }
+
+    /// The protocol made or closed a statement of this name.
+    pub(crate) fn renamed(&mut self, name: &[u8]) {
+        if let Some(sql) = &mut self.sql {
+            sql.prepared.retain(|d| !prepares(d, name));
+        }
+    }
+
+    /// A statement ended well: keeps what is known of SQL's cursors and prepared statements in step.
     pub(crate) fn completed(&mut self, decision: Option<&Arc<Decision>>, command: &[u8]) {
+        let known = self.kept(decision).cloned();
+        let does = decision.and_then(|d| d.kept.as_ref());
         match decision {
-            Some(d) if matches!(&d.cursor, Some(Cursor::Fetched(name)) if self.declared(name).is_some()) => {}
-            Some(d) if matches!(d.cursor, Some(Cursor::Declared(_))) && !d.strangers => {
-                self.cursor = Some(d.clone());
+            Some(d) if matches!(does, Some(Kept::Declared(_))) && !d.strangers => {
+                self.sql.get_or_insert_default().cursor = Some(d.clone());
             }
+            Some(_) if matches!(does, Some(Kept::Fetched(_))) && known.is_some() => {}
             Some(d)
                 if d.clean
                     && !d.withhold
                     && !d.strangers
                     && !d.mentions.portals
                     && !command.starts_with(b"ROLLBACK") => {}
-            _ => self.cursor = None,
+            _ => self.forget_cursor(),
         }
+        match decision {
+            // It succeeded, so the name was free.
+            Some(d) if matches!(does, Some(Kept::Prepared(_))) && !d.strangers => {
+                let prepared = &mut self.sql.get_or_insert_default().prepared;
+                if prepared.len() >= SQL_PREPARED_MAX {
+                    prepared.remove(0);
+                }
+                prepared.push(d.clone());
+            }
+            // What it ran is known.
+            Some(_) if matches!(does, Some(Kept::Executed(_))) && known.is_some_and(|k| !k.strangers) => {}
+            _ if Disturbs::of(decision.map(AsRef::as_ref)).statements => self.forget_prepared(),
+            _ => {}
+        }
+    }
+
+    /// Code of users failed: what it had prepared or deallocated stays so.
+    pub(crate) fn stranger_failed(&mut self) {
+        self.statements.clear();
+        self.forget_prepared();
     }
 
     /// A statement ran that may have made, replaced or dropped what names stand for: what we know of them is void, and a later use of

@@ -13,7 +13,7 @@ use flow::{Answer, Ask, Fault, Flow, Now, Phase, Recorder, Side, Step};
 use foldhash::fast::RandomState;
 use policy::cache::{DecisionCache, Owner};
 use policy::judge::{Limited, Probe, ProbeValue};
-use policy::{Block, Cursor, Decision, Judge, Plan, Scope, Verdict};
+use policy::{Block, Decision, Judge, Plan, Scope, Verdict};
 use ring::rand::SystemRandom;
 
 use crate::cancel::{Cancels, Courier, Errand, Key, Progress};
@@ -465,7 +465,7 @@ impl Ready {
                     self.judge = Some(self.shared.judge(&self.scope, catalog));
                     self.rejudged();
                     self.strangers.clear();
-                    self.tables.forget_cursor();
+                    self.tables.forget_kept();
                 }
                 self.catalogues_seen = generation;
                 Ok(None)
@@ -763,12 +763,9 @@ impl Ready {
             _ => None,
         };
         // A FETCH says nothing of what it reads; the cursor's DECLARE did.
-        let declared = match decision.as_ref().and_then(|d| d.cursor.as_ref()) {
-            Some(Cursor::Fetched(name)) => self.tables.declared(name).cloned(),
-            _ => None,
-        };
+        let kept = self.tables.kept(decision.as_ref());
         let unknown: Vec<Limited>;
-        let limits = match declared.as_ref().or(decision.as_ref()) {
+        let limits = match kept.or(decision.as_ref()) {
             Some(decision) => decision.limits.as_slice(),
             None => {
                 unknown = self.scope.row_limits().iter().cloned().map(Limited::unknown).collect();

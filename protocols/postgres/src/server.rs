@@ -11,7 +11,7 @@ use flow::budget::Cut;
 use flow::limits::FRAME_BYTES_MAX;
 use flow::record::What;
 use flow::{Fault, Flow, Side, Step};
-use policy::{Column, Cursor, Decision, Format, Pass};
+use policy::{Column, Decision, Format, Pass};
 
 use crate::copy;
 use crate::frame::{self, HEADER, Header};
@@ -333,6 +333,7 @@ impl Ready {
         match (header.tag, self.owed.front()) {
             (b'1', Some(Owed::Parse { .. })) => {
                 if let Some(Owed::Parse { name, prepared }) = self.owed.pop() {
+                    self.tables.renamed(&name);
                     self.tables.statements.insert(name, prepared);
                 }
             }
@@ -365,6 +366,7 @@ impl Ready {
                 if let Some(Owed::Close { kind, name }) = self.owed.pop() {
                     if kind == b'S' {
                         self.tables.statements.remove(&name);
+                        self.tables.renamed(&name);
                     } else {
                         self.tables.portals.remove(&name);
                     }
@@ -484,11 +486,7 @@ impl Ready {
             return Ok(None);
         }
         let Some(judge) = self.judge.clone() else { return Err(Fault::Bug("masks without a judge")) };
-        let declared = match decision.as_ref().and_then(|d| d.cursor.as_ref()) {
-            Some(Cursor::Fetched(name)) => self.tables.declared(name).cloned(),
-            _ => None,
-        };
-        let decision = declared.or(decision);
+        let decision = self.tables.kept(decision.as_ref()).cloned().or(decision);
         let known = decision.as_ref().and_then(|d| self.shared.plans.borrow().get(&judge, d, body));
         if let Some(shape) = known {
             self.current.shape = shape;
@@ -660,6 +658,9 @@ impl Ready {
         // unique_violation, exclusion_violation, foreign_key_violation.
         if matches!(&state, b"23505" | b"23P01" | b"23503") {
             self.met(body, now);
+        }
+        if !self.scope.is_empty() && self.runs_strangers() {
+            self.tables.stranger_failed();
         }
         let withhold = self.withholding();
         let refusal = match self.owed.front() {

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use crate::gateway::{BOTH, Gateway, Io, Settings, TOKEN};
-use crate::servers::{self, PASSWORD, Server, UPSTREAM_PASSWORD};
+use crate::servers::{self, PASSWORD, Server, UPSTREAM_PASSWORD, connection_env};
 use crate::wire::{self, Client, Message, bind, describe, execute, parse, query, sync, tags};
 
 /// Masks a column and blocks two classes of statements for the group `support`.
@@ -194,6 +194,40 @@ fn a_table_made_past_the_gateway_is_known_before_anything_is_asked_about_it() {
     }
     let answer = client.query("select name, email from customers");
     assert!(!contains(&answer, NEEDLE) && contains(&answer, b"ana"), "{}", crate::wire::tags(&answer));
+}
+
+#[test]
+fn a_dump_through_a_mask_is_a_masked_copy() {
+    let server = servers::postgres(15);
+    let gateway = Gateway::start(Settings::new(Io::Epoll, server).rules(RULES));
+    let database = shop(server);
+    server.sql(
+        &database,
+        "create function shout(what text, times int default 2) returns text language sql as 'select repeat(upper(what), times)';
+         create type size as enum ('small', 'large'); create domain amount as int check (value > 0);
+         alter table victims add size size default 'small', add amount amount default 1;
+         create index on customers (lower(name)); comment on table victims is 'whom it hit'",
+    );
+    let dump = |user: &str, args: &[&str]| {
+        let env = match user {
+            "gw" => connection_env("127.0.0.1", server.port, "gw", UPSTREAM_PASSWORD, &database, false),
+            user => gateway.env(user, &database, true),
+        };
+        let output =
+            std::process::Command::new("pg_dump").args(args).envs(env).output().expect("start pg_dump");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "pg_dump {args:?}: {errors}");
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        // Each run draws a key of its own.
+        text.lines().filter(|l| !l.contains("restrict ")).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(dump("ana", &["-s"]), dump("gw", &["-s"]));
+    let (masked, whole) = (dump("ana", &[]), dump("gw", &[]));
+    assert!(whole.contains("needle") && !masked.contains("needle"));
+    assert_eq!(masked.lines().count(), whole.lines().count());
+    let copy = servers::database(server);
+    server.sql(&copy, &masked);
+    assert_eq!(server.sql(&copy, "select count(*), min(email), max(email) from customers"), "50|***|***");
 }
 
 #[test]
