@@ -791,7 +791,7 @@ fn content_hash(catalog: &Catalog) -> Result<[u8; 32], CatalogueError> {
 /// Between the beginnings of two loads of one database.
 const FLOOR: Duration = Duration::from_millis(250);
 /// A target with a large catalogue spends at most this part of its time on our loads, whatever clients ask about.
-const BUSY_ONE_IN: u32 = 4;
+const BUSY_ONE_IN: u32 = 2;
 const LOADS_MAX: usize = 4;
 /// A session that saw a table being made marks it; nobody waits for this reload.
 const LOOK_FOR_STALE: Duration = Duration::from_millis(500);
