@@ -431,7 +431,13 @@ impl<'a> Tracer<'a> {
                 }
                 val.unknown |= self.trace.stranger;
                 if !val.hidden() && !self.world.taints.is_empty() {
-                    val = Val { text: Some(Text::Plan), type_oid: TEXT, ..Val::definition(Part::Whole) };
+                    // Lines, each a row, and JSON quote in a way that is followed; YAML holds what a statement names unquoted.
+                    let followed = e.options().iter().all(|option| {
+                        option.defname() != Some("format")
+                            || option.arg().as_str().is_some_and(|f| matches!(f, "text" | "json"))
+                    });
+                    let text = followed.then_some(Text::Plan);
+                    val = Val { text, type_oid: TEXT, ..Val::definition(Part::Whole) };
                 }
                 Ok(Some(Columns { list: vec![Col { name: Some("QUERY PLAN"), val }], rest: None }))
             }
