@@ -1196,6 +1196,10 @@ impl<'a> Tracer<'a> {
                 let scope = if r.lateral { &lateral } else { with };
                 let Node::SelectStmt(q) = r.subquery() else { return Err(CONSTRUCT) };
                 let columns = self.select(q, scope)?;
+                if r.lateral && self.world.all {
+                    // The server hands it what it refers to, also for outputs nobody reads.
+                    self.record(&columns.all(), Place::Output);
+                }
                 Rel::derived(None, columns).alias(r.alias())
             }
             Node::RangeFunction(r) => {
