@@ -122,8 +122,11 @@ impl Tables {
 
     /// A statement ended well: keeps what is known of SQL's cursors and prepared statements in step.
     pub(crate) fn completed(&mut self, decision: Option<&Arc<Decision>>, command: &[u8]) {
-        let known = self.kept(decision).cloned();
         let does = decision.and_then(|d| d.kept.as_ref());
+        if does.is_none() && self.sql.is_none() {
+            return;
+        }
+        let known = self.kept(decision).cloned();
         match decision {
             Some(d) if matches!(does, Some(Kept::Declared(_))) && !d.strangers => {
                 self.sql.get_or_insert_default().cursor = Some(d.clone());
