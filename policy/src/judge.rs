@@ -171,20 +171,50 @@ impl Limited {
 pub enum Kept {
     Declared(String),
     Fetched(String),
-    Prepared(String),
-    Executed(String),
+    /// `typed`: its parameters are declared, of built-in types.
+    Prepared {
+        name: String,
+        typed: bool,
+    },
+    /// Given constants only, which may show in the answer: a call could read anything. `strings`: nothing but strings and NULL, which
+    /// no cast of users turns into something else.
+    Executed {
+        name: String,
+        strings: bool,
+    },
 }
 
 impl Kept {
     fn of(statement: Node<'_>) -> Option<Kept> {
-        let (make, name): (fn(String) -> Kept, _) = match statement {
-            Node::DeclareCursorStmt(d) => (Kept::Declared, d.portalname()),
-            Node::FetchStmt(f) => (Kept::Fetched, f.portalname()),
-            Node::PrepareStmt(p) => (Kept::Prepared, p.name()),
-            Node::ExecuteStmt(e) => (Kept::Executed, e.name()),
+        Some(match statement {
+            Node::DeclareCursorStmt(d) => Kept::Declared(d.portalname()?.to_owned()),
+            Node::FetchStmt(f) => Kept::Fetched(f.portalname()?.to_owned()),
+            Node::PrepareStmt(p) => {
+                let typed = !p.argtypes().is_empty() && p.argtypes().iter().all(lineage::built_in);
+                Kept::Prepared { name: p.name()?.to_owned(), typed }
+            }
+            Node::ExecuteStmt(e) => {
+                let mut strings = true;
+                for given in e.params() {
+                    let Node::A_Const(constant) = given else { return None };
+                    use pg_raw_parse::ConstValue as Value;
+                    strings &= matches!(constant.val(), None | Some(Value::String(_)));
+                }
+                Kept::Executed { name: e.name()?.to_owned(), strings }
+            }
             _ => return None,
-        };
-        name.map(|name| make(name.to_owned()))
+        })
+    }
+
+    /// `self` is what `used` names, and what it is given cannot change what it answers.
+    pub fn serves(&self, used: &Kept) -> bool {
+        match (self, used) {
+            (Kept::Declared(name), Kept::Fetched(wanted)) => name == wanted,
+            (Kept::Prepared { name, typed }, Kept::Executed { name: wanted, strings }) => {
+                name == wanted && (*typed || *strings)
+            }
+            _ => false,
+        }
     }
 }
 

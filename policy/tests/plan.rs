@@ -269,6 +269,27 @@ fn cursors_are_named_so_that_a_session_can_remember_them() {
     assert_eq!(cursor("FETCH ALL \"C\""), (false, fetched("C")));
     assert_eq!(cursor("BEGIN; DECLARE c CURSOR FOR SELECT 1"), (true, None));
     assert_eq!(cursor("SELECT 1"), (true, None));
+    let serves = |made: &str, used: &str| {
+        let [made, used] = [made, used].map(|sql| cursor(sql).1);
+        made.is_some_and(|made| used.is_some_and(|used| made.serves(&used)))
+    };
+    assert!(
+        serves("DECLARE c CURSOR FOR SELECT 1", "FETCH c") && !serves("PREPARE c AS SELECT 1", "FETCH c")
+    );
+    assert!(
+        serves("PREPARE p AS SELECT $1", "EXECUTE p('a', NULL)")
+            && serves("PREPARE p AS SELECT 1", "EXECUTE p")
+    );
+    assert!(serves("PREPARE p(int, text) AS SELECT $1", "EXECUTE p(1, 'a')"));
+    assert!(!serves("PREPARE p AS SELECT 1", "EXECUTE q"));
+    // What it is given is part of the answer, and so is what a cast of users makes of it.
+    for given in ["get_contact(1)", "'a'::text", "1 + 1", "current_user", "ARRAY[1]", "$1"] {
+        assert!(!serves("PREPARE p(int) AS SELECT $1", &format!("EXECUTE p({given})")), "{given}");
+    }
+    assert!(
+        !serves("PREPARE p AS SELECT $1", "EXECUTE p(1)")
+            && !serves("PREPARE p(mood) AS SELECT $1", "EXECUTE p(1)")
+    );
     // The rows of the FETCH, planned with what its DECLARE proved.
     let columns = [column(0, 0, TEXT)];
     let declare = judge.statement(b"DECLARE c CURSOR FOR SELECT upper(name) FROM people");

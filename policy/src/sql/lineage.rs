@@ -633,7 +633,7 @@ pub(super) fn plain_operator(parts: &pg_raw_parse::list::NodeList) -> bool {
     }
 }
 
-pub(super) fn built_in(t: &nodes::TypeName) -> bool {
+pub(crate) fn built_in(t: &nodes::TypeName) -> bool {
     let names = t.names();
     let last = names
         .len()

@@ -58,7 +58,7 @@ impl Disturbs {
 }
 
 fn prepares(decision: &Decision, wanted: &[u8]) -> bool {
-    matches!(&decision.kept, Some(Kept::Prepared(name)) if name.as_bytes() == wanted)
+    matches!(&decision.kept, Some(Kept::Prepared { name, .. }) if name.as_bytes() == wanted)
 }
 
 #[derive(Default)]
@@ -86,14 +86,9 @@ impl Tables {
     /// What was decided of the DECLARE or PREPARE that a FETCH or EXECUTE names.
     pub(crate) fn kept(&self, decision: Option<&Arc<Decision>>) -> Option<&Arc<Decision>> {
         let sql = self.sql.as_deref()?;
-        match decision?.kept.as_ref()? {
-            Kept::Fetched(wanted) => {
-                let declared = |d: &&Arc<Decision>| matches!(&d.kept, Some(Kept::Declared(n)) if n == wanted);
-                sql.cursor.as_ref().filter(declared)
-            }
-            Kept::Executed(wanted) => sql.prepared.iter().find(|d| prepares(d, wanted.as_bytes())),
-            Kept::Declared(_) | Kept::Prepared(_) => None,
-        }
+        let used = decision?.kept.as_ref()?;
+        let serves = |d: &&Arc<Decision>| d.kept.as_ref().is_some_and(|made| made.serves(used));
+        sql.cursor.iter().chain(&sql.prepared).find(serves)
     }
 
     pub(crate) fn forget_cursor(&mut self) {
@@ -142,7 +137,7 @@ impl Tables {
         }
         match decision {
             // It succeeded, so the name was free.
-            Some(d) if matches!(does, Some(Kept::Prepared(_))) && !d.strangers => {
+            Some(d) if matches!(does, Some(Kept::Prepared { .. })) && !d.strangers => {
                 let prepared = &mut self.sql.get_or_insert_default().prepared;
                 if prepared.len() >= SQL_PREPARED_MAX {
                     prepared.remove(0);
@@ -150,7 +145,8 @@ impl Tables {
                 prepared.push(d.clone());
             }
             // What it ran is known.
-            Some(_) if matches!(does, Some(Kept::Executed(_))) && known.is_some_and(|k| !k.strangers) => {}
+            Some(_) if matches!(does, Some(Kept::Executed { .. })) && known.is_some_and(|k| !k.strangers) => {
+            }
             _ if Disturbs::of(decision.map(AsRef::as_ref)).statements => self.forget_prepared(),
             _ => {}
         }
