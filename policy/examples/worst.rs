@@ -92,6 +92,20 @@ const SHAPES: &[Shape] = &[
     ("dots", |n| format!("SELECT c1{} FROM t1", ".a".repeat(n))),
     ("many calls", |n| format!("SELECT 1{} FROM t1", ",f()".repeat(n))),
     ("many lower(s)", |n| format!("SELECT 1{} FROM t1", ",lower(s)".repeat(n))),
+    ("many definitions", |n| format!("SELECT 1{} FROM pg_attrdef", ",pg_get_expr(adbin,adrelid)".repeat(n))),
+    ("definitions chosen", |n| {
+        format!("SELECT coalesce(''{}) FROM pg_class c", ",pg_get_viewdef(oid)".repeat(n))
+    }),
+    ("definitions in a row", |n| format!("SELECT ''{} FROM pg_description", "||description".repeat(n))),
+    ("definitions in arrays", |n| {
+        format!(
+            "SELECT 1{} FROM pg_enum",
+            ",array_to_string(ARRAY(SELECT enumlabel FROM pg_enum),',')".repeat(n)
+        )
+    }),
+    ("INSERT ON CONFLICT", |n| {
+        format!("INSERT INTO t1 (c1, s) VALUES (1, 'a'){} ON CONFLICT DO NOTHING", ",(1, now())".repeat(n))
+    }),
     ("CASE branches", |n| format!("SELECT CASE {} END FROM t1", "WHEN c1 THEN s ".repeat(n.max(1)))),
     ("many columns", |n| format!("SELECT c1{} FROM t1", ",c2".repeat(n))),
     ("many columns with aliases", |n| format!("SELECT c1{} FROM t1 ORDER BY 1", ",c2 a".repeat(n))),
