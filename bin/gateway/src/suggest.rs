@@ -421,7 +421,7 @@ mod tests {
         tell(1, 2_000, said(11, How::Query, 0, "begin; select a from u", Verdict::Allow));
         let text = learner.proposal(0).expect("something");
         for part in [
-            "# 3 times, last 1970-01-01, read t\n        - 'select * from t where a = $1 and b = ?'\n",
+            "# 3 times, last 1970-01-01, read t\n        - 'select * from t where a = $n and b = ?'\n",
             "# once, last 1970-01-01\n        - 'begin'\n",
             "# prepared only, last 1970-01-01\n        - 'select ? as \"it''s\"'\n",
             "# once, last 1970-01-01, read u\n        - 'select a from u'\n",
@@ -442,7 +442,7 @@ mod tests {
         let shapes = rule.only.as_ref().and_then(|o| o.shapes.clone()).expect("shapes");
         assert_eq!(
             shapes,
-            ["select * from t where a = $1 and b = ?", "begin", "select a from u", "select ? as \"it's\""]
+            ["select * from t where a = $n and b = ?", "begin", "select a from u", "select ? as \"it's\""]
         );
         let source = policy::rule::Source { name: "p".into(), file, lines: vec![None] };
         assert!(policy::compile(&[source], None).is_ok());

@@ -1,8 +1,10 @@
-//! The normal form of a statement: its tokens, written one way, with `?` for every literal. What an allow-list is made of.
+//! The normal form of a statement: its tokens, written one way, with `?` for every literal and `$n` for every parameter. What an
+//! allow-list is made of.
 //!
 //! Not a judgement, and not a parser: it knows PostgreSQL's tokens (scan.l, with `standard_conforming_strings = on`), and returns
 //! `None` for what servers of different versions, or we, could cut otherwise. Invariant: two statements of one normal form have the same
-//! tokens up to the values of literals, the length of lists of literals behind IN, and how often a row of VALUES repeats.
+//! tokens up to the values of literals, the numbers of parameters, and how often an element of a list behind IN, or a row of VALUES,
+//! repeats.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -53,7 +55,7 @@ enum Token<'t> {
     Name(&'t [u8]),
     Literal,
     /// `$1`.
-    Parameter(&'t [u8]),
+    Parameter,
     Operator(&'t [u8]),
     /// `,`, `.`, `::`, `:`, `:=`, `[`, `]`, `(`, `)`, `;`
     Sign(&'t str),
@@ -64,6 +66,7 @@ use Token::{Literal, Name, Operator, Parameter, Sign, Word};
 /// Takes a text apart. `None` ends it: unreadable.
 struct Lexer<'t> {
     rest: &'t [u8],
+    question: Question,
 }
 
 impl<'t> Lexer<'t> {
@@ -156,12 +159,14 @@ impl<'t> Lexer<'t> {
     fn dollar(&mut self, tail: &'t [u8]) -> Option<Token<'t>> {
         let digits = digits(tail);
         if digits > 0 {
-            let parameter = self.take(digits + 1)?;
-            return ends_number(self.rest).then_some(Parameter(parameter));
+            self.take(digits + 1)?;
+            return ends_number(self.rest).then_some(Parameter);
         }
-        let end = tail.iter().position(|b| !continues_word(*b) || *b == b'$')?;
+        let end = tail.iter().position(|b| !continues_word(*b) || *b == b'$').unwrap_or(tail.len());
         if tail.get(end) != Some(&b'$') {
-            return None;
+            // As a list says it; no server reads it.
+            let listed = self.question == Question::Literal && tail.get(..end) == Some(b"n");
+            return listed.then(|| self.take(2)).flatten().map(|_| Parameter);
         }
         let tag = self.take(end + 2)?;
         let at = memchr::memmem::find(self.rest, tag)?;
@@ -291,14 +296,24 @@ fn next_part(text: &[u8]) -> Option<&[u8]> {
 /// An open bracket.
 #[derive(Default)]
 struct Level {
-    /// Where what it holds begins in the text, when that is the list of an IN.
-    list: Option<usize>,
+    /// It is the list of an IN.
+    list: Option<List>,
     /// So far the list holds only literals, signs and commas.
     plain: bool,
     /// It is a row of VALUES.
     row: bool,
     /// It holds the rows of a VALUES, and nothing came after them yet.
     rows: Option<Rows>,
+}
+
+struct List {
+    /// Where what it holds begins in the text, the comma before the current element, and that element.
+    begin: usize,
+    comma: usize,
+    element: usize,
+    seen: HashSet<String>,
+    /// The element that was written last: most are like the one before.
+    last: Range<usize>,
 }
 
 struct Rows {
@@ -309,6 +324,28 @@ struct Rows {
     comma: usize,
     begin: usize,
 }
+
+impl List {
+    fn at(begin: usize) -> List {
+        List { begin, comma: begin, element: begin, seen: HashSet::new(), last: begin..begin }
+    }
+
+    /// Takes the current element back when it was there before.
+    fn element_ends(&mut self, out: &mut String) -> Option<()> {
+        let element = out.get(self.element..)?;
+        let start = out.len() - element.trim_start().len();
+        let element = out.get(start..)?;
+        if *element == *out.get(self.last.clone())? || !self.seen.insert(element.to_owned()) {
+            out.truncate(self.comma);
+        } else {
+            self.last = start..out.len();
+        }
+        Some(())
+    }
+}
+
+/// What a query in brackets begins with.
+const QUERIES: &[&str] = &["select", "values", "with", "table"];
 
 /// Writes tokens down.
 struct Writer<'t> {
@@ -327,7 +364,7 @@ impl<'t> Writer<'t> {
             return None;
         }
         let text = std::str::from_utf8(text).ok()?;
-        let mut lexer = Lexer { rest: text.as_bytes() };
+        let mut lexer = Lexer { rest: text.as_bytes(), question };
         let mut writer = Writer {
             question,
             out: String::new(),
@@ -381,8 +418,16 @@ impl<'t> Writer<'t> {
         let opens_list = token == Sign("(") && self.is_keyword(b"in");
         let opens_row = self.opens_row(token);
         let closes = matches!(token, Sign(")" | "]"));
-        if !closes && let Some(level) = self.levels.last_mut() {
-            level.plain &= matches!(token, Literal | Sign(",") | Operator(b"+" | b"-"));
+        if let Some(level) = self.levels.last_mut() {
+            level.plain &= closes || matches!(token, Literal | Sign(",") | Operator(b"+" | b"-"));
+            // `IN (SELECT …)` is no list.
+            let query = |w: &[u8]| QUERIES.iter().any(|q| w.eq_ignore_ascii_case(q.as_bytes()));
+            if matches!(token, Word(word) if query(word)) {
+                level.list.take_if(|list| list.begin == self.out.len());
+            }
+            if let (Some(list), true) = (&mut level.list, closes || token == Sign(",")) {
+                list.element_ends(&mut self.out)?;
+            }
         }
         let (free, begin) = (self.before != Some(Sign(".")), self.write(token)?);
         (self.before, self.free) = (Some(token), free);
@@ -394,13 +439,16 @@ impl<'t> Writer<'t> {
                 if opens_row && let Some(Level { rows: Some(rows), .. }) = self.levels.last_mut() {
                     rows.begin = begin;
                 }
-                let list = opens_list.then_some(self.out.len());
+                let list = opens_list.then(|| List::at(self.out.len()));
                 self.levels.push(Level { list, plain: true, row: opens_row, rows: None });
             }
             Sign(")" | "]") => self.close()?,
             Sign(",") => {
                 if let Some(Level { rows: Some(rows), .. }) = self.levels.last_mut() {
                     rows.comma = begin;
+                }
+                if let Some(Level { list: Some(list), .. }) = self.levels.last_mut() {
+                    (list.comma, list.element) = (begin, self.out.len());
                 }
             }
             _ => {}
@@ -425,11 +473,11 @@ impl<'t> Writer<'t> {
 
     fn close(&mut self) -> Option<()> {
         let level = self.levels.pop().filter(|_| !self.levels.is_empty())?;
-        if let Some(begin) = level.list
+        if let Some(list) = &level.list
             && level.plain
-            && self.out.get(begin..)? != ")"
+            && self.out.get(list.begin..)? != ")"
         {
-            self.out.truncate(begin);
+            self.out.truncate(list.begin);
             self.out.push_str("?)");
         }
         if level.row
@@ -457,10 +505,9 @@ impl<'t> Writer<'t> {
                 self.out.push_str(std::str::from_utf8(word).ok()?);
                 self.out.get_mut(begin..)?.make_ascii_lowercase();
             }
-            Name(text) | Parameter(text) | Operator(text) => {
-                self.out.push_str(std::str::from_utf8(text).ok()?)
-            }
+            Name(text) | Operator(text) => self.out.push_str(std::str::from_utf8(text).ok()?),
             Literal => self.out.push('?'),
+            Parameter => self.out.push_str("$n"),
             Sign(sign) => self.out.push_str(sign),
         }
         Some(begin)
@@ -582,11 +629,11 @@ mod tests {
         for (sql, want) in [
             (
                 "SELECT a.B, count( * ) FROM \"T \"\"x\" AS t WHERE a.b=$1::INT",
-                "select a.b, count(*) from \"T \"\"x\" as t where a.b = $1::int",
+                "select a.b, count(*) from \"T \"\"x\" as t where a.b = $n::int",
             ),
             ("select x [ 1 : 2 ] , - 3 , 4-5", "select x[? : ?], - ?, ? - ?"),
             ("select a=-1, a@-1, b->>'k', c#>>'{a}'", "select a = - ?, a @- ?, b ->> ?, c #>> ?"),
-            ("select tags ? 'a', tags ?| $1", "select tags operator(pg_catalog.?) ?, tags ?| $1"),
+            ("select tags ? 'a', tags ?| $1", "select tags operator(pg_catalog.?) ?, tags ?| $n"),
             (
                 "select f(x), x in (select 1), coalesce (null,true)",
                 "select f(x), x in (select ?), coalesce(null, true)",
@@ -620,10 +667,18 @@ mod tests {
                 "select * from (values (?)) x, (values (?)) y",
             ),
             (
-                "select a in (1, b), s.in (1, 2), \"in\" (1, 2), a in ($1, $2)",
-                "select a in (?, b), s.in(?, ?), \"in\"(?, ?), a in ($1, $2)",
+                "select a in (1, b, 2, b), s.in (1, 2), \"in\" (1, 2), a in ($1, $2) and b = $3",
+                "select a in (?, b), s.in(?, ?), \"in\"(?, ?), a in ($n) and b = $n",
             ),
-            ("select (a, b) in ((1, 2), (3, 4))", "select (a, b) in ((?, ?), (?, ?))"),
+            ("select (a, b) in ((1, 2), (3, 4))", "select (a, b) in ((?, ?))"),
+            ("select a in ($1::int, $2::int, $3::text)", "select a in ($n::int, $n::text)"),
+            ("select a in (f(1, 1), f(2, 3), (4), (5))", "select a in (f(?, ?), (?))"),
+            (
+                "select (a, b) in (select b, b, b from t where c in ($1, $2))",
+                "select (a, b) in (select b, b, b from t where c in ($n))",
+            ),
+            ("select a in ((select b, b from t))", "select a in ((select b, b from t))"),
+            ("insert into t values ($1, $2), ($3, $4)", "insert into t values ($n, $n)"),
             (
                 "insert into t values ((values (1), (2)), 3), ((values (1)), 4)",
                 "insert into t values ((values (?)), ?)",
@@ -643,7 +698,6 @@ mod tests {
             ("select 'a' from t -- '", "select 'a' from t -- x\n, u"),
             ("select - 1", "select 1"),
             ("select true", "select false"),
-            ("select $1", "select $2"),
             ("select a from t where b = 'x'", "select a from t where b = 'x' or true --'"),
             ("select a ? b from t", "select a 1 b from t"),
             ("select a<b", "select a< =b"),
@@ -756,8 +810,10 @@ mod tests {
         let (mut seed, mut read) = (7u64, 0);
         // What they make of a literal is a parameter, and a minus before a number is theirs to take.
         let marks = |form: Option<String>| {
-            let mut form = (1..12).rev().fold(form?, |form, n| form.replace(&format!("${n}"), "?"));
-            // They put a parameter where no space was needed around the literal: `as$1`.
+            let form = form?.replace("$n", "?");
+            // Behind a word it belongs to the word: `as$1`.
+            let mut form = (1..12).rev().fold(form, |form, n| form.replace(&format!("${n}"), "?"));
+            // They put a parameter where no space was needed around the literal.
             form.retain(|c| c != ' ');
             while form.contains("-?") {
                 form = form.replace("-?", "?");
@@ -790,6 +846,7 @@ mod tests {
             "(",
             "(1),",
             "in (1,",
+            "in ($1, a,",
             "+-",
             "/**/",
             "-- \n",
