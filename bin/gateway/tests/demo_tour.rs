@@ -29,26 +29,45 @@ fn wait(child: &mut Child, within: Duration) -> std::process::ExitStatus {
     }
 }
 
-#[test]
-fn the_tour_ends_by_itself_and_every_claim_holds() {
-    let dir = tempfile::tempdir().unwrap();
-    let home = dir.path().join("home");
+/// Plays the tour in a directory; what it printed, and what it complained of.
+fn tour(home: &std::path::Path) -> (String, String) {
     let mut child = lockgate(&["demo", "--tour", "--dir"])
-        .arg(&home)
+        .arg(home)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut out = child.stdout.take().unwrap();
-    let reader = std::thread::spawn(move || {
-        let mut text = String::new();
-        out.read_to_string(&mut text).map(|_| text)
-    });
+    let reader = |mut from: Box<dyn std::io::Read + Send>| {
+        std::thread::spawn(move || {
+            let mut text = String::new();
+            from.read_to_string(&mut text).map(|_| text)
+        })
+    };
+    let out = reader(Box::new(child.stdout.take().unwrap()));
+    let err = reader(Box::new(child.stderr.take().unwrap()));
     let status = wait(&mut child, Duration::from_secs(120));
-    let text = reader.join().unwrap().unwrap();
-    assert!(status.success(), "{status}\n{text}");
+    let (out, err) = (out.join().unwrap().unwrap(), err.join().unwrap().unwrap());
+    assert!(status.success(), "{status}\n{out}{err}");
+    (out, err)
+}
+
+#[test]
+fn the_tour_ends_by_itself_and_every_claim_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    let (text, _) = tour(&home);
     assert!(text.contains("10 steps, ") && text.contains(" claims, all of them hold."), "{text}");
     assert!(!text.contains('✗'), "{text}");
+    // Another lockgate's record is in the way of the next one: kept, and said so. Bytes 8 to 12 of a segment are its version.
+    let segment = "record/log/00000001.lgr";
+    let mut other = std::fs::read(home.join(segment)).unwrap();
+    *other.get_mut(8).unwrap() = 1;
+    std::fs::write(home.join(segment), &other).unwrap();
+    let (text, complaint) = tour(&home);
+    assert!(text.contains("all of them hold."), "{text}");
+    let aside = complaint.trim().strip_prefix("The record of an earlier lockgate was moved to ").unwrap();
+    let kept = std::path::Path::new(aside.trim_end_matches('.')).join("log/00000001.lgr");
+    assert_eq!(std::fs::read(kept).unwrap(), other);
 }
 
 #[test]

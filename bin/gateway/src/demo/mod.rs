@@ -30,7 +30,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
@@ -39,6 +39,7 @@ use clap::Args;
 use ring::rand::SecureRandom as _;
 use ring::{digest, hmac, pbkdf2};
 use serde::{Deserialize, Serialize};
+use side::record::LedgerError;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use zeroize::Zeroizing;
 
@@ -83,7 +84,7 @@ pub(crate) fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).context("wait for signals")?;
     let home = Home::open(args.dir.as_deref())?;
     let database = Database::start().context("start the demo database")?;
-    let mut port = args.port;
+    let (mut port, mut moved) = (args.port, false);
     let (gateway, facts, _port) = loop {
         let held = free(args.bind, port)?;
         let address = held.address;
@@ -98,7 +99,12 @@ pub(crate) fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
             {
                 port = address.port() + 1;
             }
-            Err(error) => return Err(error.context("start the gateway")),
+            Err(error) => match error.downcast_ref() {
+                Some(LedgerError::Foreign { version, .. }) if !std::mem::replace(&mut moved, true) => {
+                    home.set_record_aside(*version)?;
+                }
+                _ => return Err(error.context("start the gateway")),
+            },
         }
     };
     let outcome = if args.tour {
@@ -262,6 +268,16 @@ impl Home {
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {}", path.display())),
         }
+    }
+
+    /// A demo begins anew where the record is another lockgate's, and keeps that.
+    fn set_record_aside(&self, version: u32) -> anyhow::Result<()> {
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let aside = self.dir.join(format!("record.version-{version}.{seconds}"));
+        std::fs::rename(self.dir.join("record"), &aside)
+            .with_context(|| format!("move the record to {}", aside.display()))?;
+        eprintln!("The record of an earlier lockgate was moved to {}.", aside.display());
+        Ok(())
     }
 
     /// Everything the gateway reads, and `demo.json` for `lockgate sql`.

@@ -24,7 +24,7 @@ use flow::record::{Entry, What};
 use flow::{Fault, Recorder};
 
 use super::ring::{self, Origin, Piece, Ring, Spool, Walk};
-use super::segment::{self, BATCH_HEADER, Chain, Disk, End, RealDisk, SegmentReader, Stop, Writer};
+use super::segment::{self, BATCH_HEADER, Chain, Disk, End, RealDisk, SegmentReader, Stop, VERSION, Writer};
 use super::{Places, spools};
 
 #[derive(Clone, Debug)]
@@ -66,6 +66,12 @@ pub enum LedgerError {
     Taken(usize),
     #[error("segment {}: {what}", path.display())]
     Damaged { path: PathBuf, what: String },
+    #[error(
+        "segment {} is of version {version} of the format, and this lockgate reads {VERSION}; nothing was changed: read it with the \
+         lockgate that wrote it, and move the directory `record` away to begin a new one",
+        path.display()
+    )]
+    Foreign { path: PathBuf, version: u32 },
     #[error(
         "the record was closed with {bytes} bytes that could not be written; they are in the spool: {why}"
     )]
@@ -754,6 +760,7 @@ fn scan(number: u64, path: &Path) -> Result<Last, LedgerError> {
     let mut reader = match SegmentReader::open(path) {
         Ok(reader) => reader,
         Err(Stop::Io(source)) => return Err(io_error("read", path)(source)),
+        Err(Stop::Foreign(version)) => return Err(LedgerError::Foreign { path: path.to_owned(), version }),
         // Not ours to repair: without its header nothing says where the chain stands.
         Err(e) => return Err(damaged(e.to_string())),
     };

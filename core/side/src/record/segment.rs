@@ -427,7 +427,7 @@ impl Fields<'_> {
 }
 
 const MAGIC: &[u8; 8] = b"LGLOG\0\0\x01";
-const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 2;
 pub(super) const HEADER_BYTES: usize = 8 + 4 + 3 * 8 + 32 + 4;
 const FIELDS_BYTES: usize = 4 + 2 * 8 + 2 * 4;
 pub(super) const BATCH_HEADER: usize = 4 + FIELDS_BYTES + 32;
