@@ -341,6 +341,8 @@ pub(crate) struct Ready {
     pub(crate) stamp: u64,
     /// It changed while statements were on their way to being prepared: these may have an older one.
     pub(crate) mixed: bool,
+    /// It changed while statements or portals were on their way: what these make under SQL's names was judged before, and is not kept.
+    pub(crate) outlived: bool,
     /// Where the connection's catalogues stood when the judge was made.
     pub(crate) catalogues_seen: u64,
     /// The catalogue must be newer than this before the next statement (DDL went by).
@@ -478,6 +480,7 @@ impl Ready {
     fn rejudged(&mut self) {
         self.stamp += 1;
         self.mixed |= !self.owed.prepares_nothing();
+        self.outlived |= !self.owed.is_empty() || self.tables.portals.len() > 0;
     }
 
     pub(crate) fn catalogue_ask(&self, newer_than: u64) -> Ask {

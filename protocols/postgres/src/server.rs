@@ -547,7 +547,7 @@ impl Ready {
     fn completed(&mut self, body: &[u8], tag: u8, disturbs: Disturbs, decision: Option<Arc<Decision>>) {
         if !self.scope.is_empty() {
             self.tables.void(disturbs);
-            self.tables.completed(decision.as_ref(), body);
+            self.tables.completed(decision.as_ref().filter(|_| !self.outlived), body);
         }
         self.current.shape = Shape::Unknown;
         self.current.copying = None;
@@ -762,6 +762,7 @@ impl Ready {
         }
         if self.owed.is_empty() {
             self.quoting_at_risk = false;
+            self.outlived &= self.tables.portals.len() > 0;
         }
         self.cut_is_over(now)?;
         flow.forward(total, Pass::housekeeping());

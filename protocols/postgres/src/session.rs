@@ -379,6 +379,7 @@ impl PostgresSession {
             judge: None,
             stamp: 1,
             mixed: false,
+            outlived: false,
             catalogues_seen: 0,
             catalogue_after: 0,
             changed_catalogue: false,

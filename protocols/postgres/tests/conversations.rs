@@ -341,6 +341,42 @@ fn the_rest_of_a_long_message_is_forwarded_only_as_it_is_recorded() {
     assert!(matches!(gw.drive.closed, Some(Some(Fault::Unrecorded))));
 }
 
+#[test]
+fn what_was_prepared_under_an_older_policy_is_not_remembered() {
+    let rules = |columns: &str| {
+        format!(r#"{{"rules":[{{"name":"mask","on":{{"columns":[{columns}]}},"mask":"redact"}}]}}"#)
+    };
+    let (wide, narrow) = (rules(r#""customers.email","customers.name""#), rules(r#""customers.email""#));
+    for reload in [false, true] {
+        let published: Published = Arc::new(ArcSwap::from_pointee(directory(&narrow)));
+        let gate = postgres::Gate::new(published.clone(), |_| Box::new(Ledger::default()));
+        let peer =
+            Peer { address: ([127, 0, 0, 1], 999).into(), listener: ([127, 0, 0, 1], 999).into(), tls: None };
+        let mut drive = Drive::new(gate.worker(0).accept(peer));
+        let mut say = |side, said: &str| {
+            said.split(" | ").for_each(|message| drive.feed(side, &encode(message)));
+            drive.take(Side::Client)
+        };
+        say(Side::Client, r#"start i16:3 i16:0 "user" "ana" "database" "shop" b:00"#);
+        say(Side::Server, "R u32:0 | Z s:I");
+        say(Side::Client, r#"Q "prepare p as select upper(name) from customers""#);
+        if reload {
+            published.store(Arc::new(directory(&wide)));
+        }
+        // Judged by the policy in force, while the PREPARE is still on its way.
+        say(Side::Client, r#"Q "select 1""#);
+        say(
+            Side::Server,
+            r#"C "PREPARE" | Z s:I | T i16:1 col:?,0,0,23,0 | D i16:1 cell:1 | C "SELECT 1" | Z s:I"#,
+        );
+        say(Side::Client, r#"Q "execute p""#);
+        let answer =
+            say(Side::Server, r#"T i16:1 col:upper,0,0,25,0 | D i16:1 cell:ANA | C "SELECT 1" | Z s:I"#);
+        let shown = |value: &[u8]| answer.windows(value.len()).any(|w| w == value);
+        assert_eq!((shown(b"ANA"), shown(b"***")), (!reload, reload));
+    }
+}
+
 /// Sessions of one worker, each with a result that was cut and goes on.
 fn cut_sessions(rules: &str, login: &str, sessions: usize) -> Vec<Drive> {
     let published: Published = Arc::new(ArcSwap::from_pointee(directory(rules)));
