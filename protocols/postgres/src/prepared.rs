@@ -152,8 +152,8 @@ impl Tables {
         }
     }
 
-    /// Code of users failed: what it had prepared or deallocated stays so.
-    pub(crate) fn stranger_failed(&mut self) {
+    /// What may give names to something else failed: what it had prepared or deallocated before that stays so.
+    pub(crate) fn disturbed_and_failed(&mut self) {
         self.statements.clear();
         self.forget_prepared();
     }

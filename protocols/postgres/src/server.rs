@@ -659,8 +659,11 @@ impl Ready {
         if matches!(&state, b"23505" | b"23P01" | b"23503") {
             self.met(body, now);
         }
-        if !self.scope.is_empty() && self.runs_strangers() {
-            self.tables.stranger_failed();
+        if let (Some(Owed::Query { disturbs, .. } | Owed::Execute { disturbs, .. }), false) =
+            (self.owed.front(), self.scope.is_empty())
+            && disturbs.statements
+        {
+            self.tables.disturbed_and_failed();
         }
         let withhold = self.withholding();
         let refusal = match self.owed.front() {

@@ -290,6 +290,28 @@ mod tests {
     }
 
     #[test]
+    fn an_execute_that_fails_leaves_what_was_sent_behind_it_described() {
+        // The third execution is of a portal that went with its transaction.
+        let parse = r#"P "" "select id from customers" i16:0"#;
+        let bind = r#"B "" "" i16:0 i16:0 i16:0"#;
+        let mut said = vec![parse.to_owned(); 15];
+        said.push(format!(r#"{parse} | {bind} | E "" i32:0"#));
+        for m in [
+            bind,
+            r#"P "a" "select id from customers" i16:0"#,
+            bind,
+            "S",
+            r#"E "" i32:0"#,
+            "S",
+            r#"B "a" "" i16:0 i16:0 i16:0"#,
+            r#"E "a" i32:0"#,
+        ] {
+            said.push(m.to_owned());
+        }
+        converse(&said, &[0, 50, 0, 0, 0, 0, 0, 0, 2, 0, 0]);
+    }
+
+    #[test]
     fn the_model_serves_and_the_gateway_masks() {
         let said = |m: &[&str]| m.iter().map(|m| (*m).to_owned()).collect::<Vec<_>>();
         let execution = |text: Text| {
