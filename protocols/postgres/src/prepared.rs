@@ -97,7 +97,7 @@ impl Tables {
         }
     }
 
-    fn forget_prepared(&mut self) {
+    pub(crate) fn forget_prepared(&mut self) {
         if let Some(sql) = &mut self.sql {
             sql.prepared.clear();
         }
@@ -150,12 +150,6 @@ impl Tables {
             _ if Disturbs::of(decision.map(AsRef::as_ref)).statements => self.forget_prepared(),
             _ => {}
         }
-    }
-
-    /// What may give names to something else failed: what it had prepared or deallocated before that stays so.
-    pub(crate) fn disturbed_and_failed(&mut self) {
-        self.statements.clear();
-        self.forget_prepared();
     }
 
     /// A statement ran that may have made, replaced or dropped what names stand for: what we know of them is void, and a later use of

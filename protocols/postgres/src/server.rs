@@ -659,11 +659,9 @@ impl Ready {
         if matches!(&state, b"23505" | b"23P01" | b"23503") {
             self.met(body, now);
         }
-        if let (Some(Owed::Query { disturbs, .. } | Owed::Execute { disturbs, .. }), false) =
-            (self.owed.front(), self.scope.is_empty())
-            && disturbs.statements
-        {
-            self.tables.disturbed_and_failed();
+        if self.runs_strangers() {
+            // What code of users prepared or deallocated before it failed stays so.
+            self.tables.forget_prepared();
         }
         let withhold = self.withholding();
         let refusal = match self.owed.front() {
