@@ -667,7 +667,9 @@ impl Ready {
                     Owed::Bind { portal: p, clean, .. } if **p == *portal => Some(*clean == self.stamp),
                     _ => None,
                 });
-                pending.chain(applied()).reduce(|a, b| a && b).unwrap_or(false)
+                // They may fail, and then the one before is meant.
+                let before = applied().or(self.tables.unknown.portals.then_some(false));
+                pending.chain(before).reduce(|a, b| a && b).unwrap_or(false)
             }
         };
         !clean || !self.owed.disturbs_nothing()
@@ -701,12 +703,16 @@ impl Ready {
     /// What a Bind of this statement binds for sure: the stamp under which all it can be was proved clean (0: not proved), and which
     /// names it may give to something else.
     fn binds(&self, statement: &[u8], applied: Option<&Prepared>) -> (u64, Disturbs) {
-        let of = |p: &Prepared| {
+        if !self.owed.disturbs_nothing() {
             // Something on its way may give the name to another statement.
-            let sure = self.owed.disturbs_nothing() && p.stamp == self.stamp;
-            (sure && p.decision.as_ref().is_some_and(|d| d.clean), p.disturbs)
+            return (0, Disturbs::ALL);
+        }
+        let unproved = (false, Disturbs::ALL);
+        let of = |p: &Prepared| {
+            let clean = p.stamp == self.stamp && p.decision.as_ref().is_some_and(|d| d.clean);
+            (clean, p.disturbs)
         };
-        let applied = applied.map(of);
+        let applied = applied.map(of).or(self.tables.unknown.statements.then_some(unproved));
         let all = match self.owed.prepared(statement) {
             Some(Some(prepared)) => Some(of(prepared)),
             Some(None) => applied,
@@ -720,16 +726,18 @@ impl Ready {
                 Preparing::Many(_) => None,
             },
         };
-        let (clean, disturbs) = all.unwrap_or((false, Disturbs::ALL));
+        let (clean, disturbs) = all.unwrap_or(unproved);
         (if clean { self.stamp } else { 0 }, disturbs)
     }
 
     /// Which names an Execute may give to something else: those of every statement it can possibly run.
     fn disturbs(&self, portal: &[u8]) -> Disturbs {
-        if self.scope.is_empty() {
+        // Something on its way may give the name to another portal.
+        if self.scope.is_empty() || !self.owed.disturbs_nothing() {
             return Disturbs::ALL;
         }
         let applied = || self.tables.portals.get(portal).map(|p| p.disturbs);
+        let before = || applied().or(self.tables.unknown.portals.then_some(Disturbs::ALL));
         let all = match self.owed.bound(portal) {
             Some(Some(bound)) => Some(bound.disturbs),
             Some(None) => applied(),
@@ -739,7 +747,7 @@ impl Ready {
                     Owed::Bind { portal: p, disturbs, .. } if **p == *portal => Some(*disturbs),
                     _ => None,
                 });
-                pending.chain(applied()).reduce(Disturbs::or)
+                pending.chain(before()).reduce(Disturbs::or)
             }
         };
         all.unwrap_or(Disturbs::ALL)

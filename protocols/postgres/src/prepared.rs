@@ -31,7 +31,7 @@ pub(crate) struct Portal {
 }
 
 /// Which names a statement may give to something else behind the protocol's back (SQL's PREPARE, DEALLOCATE, DECLARE, CLOSE, …).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Disturbs {
     pub(crate) statements: bool,
     pub(crate) portals: bool,
@@ -65,6 +65,8 @@ fn prepares(decision: &Decision, wanted: &[u8]) -> bool {
 pub(crate) struct Tables {
     pub(crate) statements: Named<Prepared>,
     pub(crate) portals: Named<Portal>,
+    /// Names that are in no table may stand for something all the same: what was known of some is void.
+    pub(crate) unknown: Disturbs,
     /// In a box: most sessions never use them.
     sql: Option<Box<SqlNames>>,
 }
@@ -155,6 +157,7 @@ impl Tables {
     /// A statement ran that may have made, replaced or dropped what names stand for: what we know of them is void, and a later use of
     /// such a name is one of something unknown. The record keeps the texts.
     pub(crate) fn void(&mut self, disturbs: Disturbs) {
+        self.unknown = self.unknown.or(disturbs);
         if disturbs.statements {
             self.statements.clear();
         }

@@ -353,7 +353,7 @@ impl Ready {
                         None => Portal { decision: None, disturbs: Disturbs::ALL, number, meter: None },
                     };
                     if self.tables.portals.len() >= flow::limits::PREPARED_MAX {
-                        self.tables.portals.clear();
+                        self.tables.void(Disturbs { statements: false, portals: true });
                     }
                     if !portal.is_empty() {
                         // It may have a cursor's name.
@@ -572,6 +572,23 @@ impl Ready {
         }
     }
 
+    /// A statement failed: what code of users prepared or deallocated before that stays so.
+    ///
+    /// Portals go with their transaction. What names may have changed is what was thought when the statement was sent, because what was
+    /// sent behind it is described, or not, by that.
+    fn failed(&mut self) {
+        if self.runs_strangers() {
+            self.tables.forget_prepared();
+        }
+        let disturbs = match self.owed.front() {
+            Some(Owed::Query { disturbs, .. } | Owed::Execute { disturbs, .. }) => *disturbs,
+            _ => return,
+        };
+        if !self.scope.is_empty() {
+            self.tables.void(disturbs);
+        }
+    }
+
     fn copy_out_begins(&mut self, body: &[u8]) -> Result<(), Fault> {
         if !self.scope.masks() {
             self.current.copying = Some(Box::new(Copying { walker: None, header: false }));
@@ -659,10 +676,7 @@ impl Ready {
         if matches!(&state, b"23505" | b"23P01" | b"23503") {
             self.met(body, now);
         }
-        if self.runs_strangers() {
-            // What code of users prepared or deallocated before it failed stays so.
-            self.tables.forget_prepared();
-        }
+        self.failed();
         let withhold = self.withholding();
         let refusal = match self.owed.front() {
             // A FATAL is never the answer to a stand-in: the target is going away.

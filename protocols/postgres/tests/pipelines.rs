@@ -49,10 +49,12 @@ mod tests {
         Close,
         /// Runs, and fails.
         Fails,
+        /// Code of users, which fails after it gave the name `a` to another statement. That is not undone.
+        Code,
     }
 
     impl Text {
-        const ALL: [Text; 8] = [
+        const ALL: [Text; 9] = [
             Text::Clean,
             Text::Secret,
             Text::Wrong,
@@ -61,18 +63,21 @@ mod tests {
             Text::Declare,
             Text::Close,
             Text::Fails,
+            Text::Code,
         ];
 
         fn sql(self) -> &'static str {
             match self {
                 Text::Clean => "select id from customers",
-                Text::Secret => "select email from customers",
+                // An expression: where it comes from shows in its text only.
+                Text::Secret => "select lower(email) from customers",
                 Text::Wrong => "select id fro customers",
                 Text::Deallocate => "deallocate all",
-                Text::Prepare => "prepare a as select email from customers",
+                Text::Prepare => "prepare a as select lower(email) from customers",
                 Text::Close => "close all",
-                Text::Declare => "declare b cursor for select email from customers",
+                Text::Declare => "declare b cursor for select lower(email) from customers",
                 Text::Fails => "select id from orders",
+                Text::Code => "select tidy()",
             }
         }
 
@@ -84,7 +89,8 @@ mod tests {
             match self {
                 Text::Clean => Some("T i16:1 col:id,16400,1,23,0"),
                 Text::Fails => Some("T i16:1 col:id,16500,1,23,0"),
-                Text::Secret => Some("T i16:1 col:email,16400,3,25,0"),
+                Text::Secret => Some("T i16:1 col:lower,0,0,25,0"),
+                Text::Code => Some("T i16:1 col:tidy,0,0,2278,0"),
                 Text::Wrong | Text::Deallocate | Text::Prepare | Text::Declare | Text::Close => None,
             }
         }
@@ -193,6 +199,10 @@ mod tests {
                     Some(encode(r#"C "DECLARE CURSOR""#))
                 }
                 Text::Wrong | Text::Fails => None,
+                Text::Code => {
+                    self.statements.insert("a".into(), Text::Secret);
+                    None
+                }
             }
         }
     }
@@ -309,6 +319,25 @@ mod tests {
             said.push(m.to_owned());
         }
         converse(&said, &[0, 50, 0, 0, 0, 0, 0, 0, 2, 0, 0]);
+    }
+
+    #[test]
+    fn a_name_that_sql_gave_away_is_not_free() {
+        // The second Parse fails, because the name is taken: what is bound then is what SQL prepared.
+        for named in ["C s:P s: b:00", "C s:S s: b:00"] {
+            let said = [
+                r#"P "" "prepare a as select lower(email) from customers" i16:0 | B "" "" i16:0 i16:0 i16:0 | E "" i32:0"#,
+                named,
+                r#"P "a" "select id from customers" i16:0"#,
+                "S",
+                r#"B "" "a" i16:0 i16:0 i16:0 | E "" i32:0"#,
+            ];
+            for paces in 0..4_u32.pow(5) {
+                let paces: Vec<_> = (0..5).map(|n| (paces / 4_u32.pow(n)) as usize % 4).collect();
+                let (got, _) = converse(&said.map(str::to_owned), &paces);
+                assert_eq!((count(&got, SECRET), count(&got, "***")), (0, 1), "{paces:?}");
+            }
+        }
     }
 
     #[test]
