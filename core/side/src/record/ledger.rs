@@ -844,15 +844,16 @@ mod tests {
     /// Takes `room` more bytes, half-writes what is one too many, and then is full until told otherwise.
     #[derive(Clone)]
     struct SmallDisk {
-        room: Arc<AtomicU64>,
+        room: Arc<Mutex<u64>>,
     }
 
     impl Disk for SmallDisk {
         fn write_at(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
-            let room = self.room.load(Ordering::SeqCst);
-            let n = usize::try_from(room).unwrap().min(bytes.len());
+            // Held while it writes: what a test sets meanwhile must stay.
+            let mut room = self.room.lock().unwrap();
+            let n = usize::try_from(*room).unwrap().min(bytes.len());
             file.write_all_at(&bytes[..n], at)?;
-            self.room.fetch_sub(n as u64, Ordering::SeqCst);
+            *room -= n as u64;
             if n < bytes.len() { Err(io::Error::from(io::ErrorKind::StorageFull)) } else { Ok(()) }
         }
     }
@@ -898,7 +899,7 @@ mod tests {
     #[test]
     fn a_full_disk_refuses_once_the_ring_is_full_and_recovers_without_a_restart() {
         let dir = tempfile::tempdir().unwrap();
-        let disk = SmallDisk { room: Arc::new(AtomicU64::new(20_000)) };
+        let disk = SmallDisk { room: Arc::new(Mutex::new(20_000)) };
         let ledger = Ledger::open_on(dir.path(), 1, small(), Box::new(disk.clone())).unwrap();
         let mut recorder = ledger.recorder(0).unwrap();
         let mut n = 0;
@@ -918,7 +919,7 @@ mod tests {
         assert!(append(recorder.as_mut(), 0).is_err());
         assert!(start.elapsed() < Duration::from_millis(150));
 
-        disk.room.store(u64::MAX / 2, Ordering::SeqCst);
+        *disk.room.lock().unwrap() = u64::MAX / 2;
         let start = Instant::now();
         while append(recorder.as_mut(), n + 1).is_err() {
             assert!(start.elapsed() < Duration::from_secs(10), "never mended: {:?}", ledger.health());
@@ -934,7 +935,7 @@ mod tests {
     #[test]
     fn closed_on_a_full_disk_it_keeps_the_rest_for_the_next_start() {
         let dir = tempfile::tempdir().unwrap();
-        let disk = SmallDisk { room: Arc::new(AtomicU64::new(1000)) };
+        let disk = SmallDisk { room: Arc::new(Mutex::new(1000)) };
         let ledger = Ledger::open_on(dir.path(), 1, small(), Box::new(disk)).unwrap();
         let mut recorder = ledger.recorder(0).unwrap();
         for n in 1..=100 {
@@ -1185,7 +1186,7 @@ mod tests {
     #[test]
     fn who_asks_first_waits_early_and_leaves_room_for_outcomes() {
         let dir = tempfile::tempdir().unwrap();
-        let disk = SmallDisk { room: Arc::new(AtomicU64::new(u64::MAX / 2)) };
+        let disk = SmallDisk { room: Arc::new(Mutex::new(u64::MAX / 2)) };
         let ledger = Ledger::open_on(dir.path(), 1, small(), Box::new(disk.clone())).unwrap();
         let mut recorder = ledger.recorder(0).unwrap();
         let mut n = 0;
@@ -1206,7 +1207,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(1));
         }
         assert!(recorder.has_room(1 << 40), "what can never be taken is refused, not waited for");
-        disk.room.store(0, Ordering::SeqCst);
+        *disk.room.lock().unwrap() = 0;
         while append(recorder.as_mut(), n + 1).is_ok() {
             n += 1;
         }
@@ -1214,7 +1215,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(1));
         }
         assert!(recorder.has_room(100), "a broken log is not waited for");
-        disk.room.store(u64::MAX / 2, Ordering::SeqCst);
+        *disk.room.lock().unwrap() = u64::MAX / 2;
         drop(recorder);
         ledger.close().unwrap();
         assert_eq!(contents(dir.path()).0, (1..=n).collect::<Vec<_>>());
