@@ -112,23 +112,17 @@ impl DecisionCache {
     }
 
     /// [`DecisionCache::statement_of`] where nobody is to be told apart.
-    pub fn statement(&mut self, judge: &Judge, sql: &[u8], standard_strings: bool) -> Arc<Decision> {
-        self.statement_of(Owner::default(), judge, sql, standard_strings)
+    pub fn statement(&mut self, judge: &Judge, sql: &[u8], readable: bool) -> Arc<Decision> {
+        self.statement_of(Owner::default(), judge, sql, readable)
     }
 
-    /// The decision about `sql`, from memory when one of its shape was made for the same judge. `standard_strings`: the session
-    /// reads plain strings without backslashes and in UTF-8; otherwise nothing can be said.
-    pub fn statement_of(
-        &mut self,
-        owner: Owner,
-        judge: &Judge,
-        sql: &[u8],
-        standard_strings: bool,
-    ) -> Arc<Decision> {
+    /// The decision about `sql`, from memory when one of its shape was made for the same judge. `readable`: the session
+    /// reads plain strings without backslashes, and each byte of ASCII as what it is; otherwise nothing can be said.
+    pub fn statement_of(&mut self, owner: Owner, judge: &Judge, sql: &[u8], readable: bool) -> Arc<Decision> {
         if judge.scope().is_empty() {
             return judge.statement(sql);
         }
-        if !standard_strings {
+        if !readable {
             return judge.unreadable();
         }
         if sql.len() > TEXT_BYTES_MAX {

@@ -518,15 +518,18 @@ impl Judge {
         Arc::new(Decision { mentions: Mentions::of(sql), ..decision })
     }
 
-    /// The decision for a text whose lexical rules are not the ones we know (`standard_conforming_strings = off`, a client encoding
-    /// that is not UTF-8).
+    /// The decision for a text whose lexical rules are not the ones we know (`standard_conforming_strings = off`, a client encoding in
+    /// which a byte that looks like ASCII may be half of another character).
     pub fn unreadable(&self) -> Arc<Decision> {
         if self.scope.is_empty() {
             return Arc::new(Decision::allowed());
         }
-        Arc::new(
-            self.refuse(&Refusal::Unclear("this session reads strings in a way the gateway does not follow")),
-        )
+        let mut decision =
+            self.refuse(&Refusal::Unclear("this session reads strings in a way the gateway does not follow"));
+        if let Verdict::Block(block) = &mut decision.verdict {
+            block.hint = "Connect with client_encoding=UTF8 (PGCLIENTENCODING=UTF8) and standard_conforming_strings=on.".into();
+        }
+        Arc::new(decision)
     }
 
     fn refuse(&self, refusal: &Refusal) -> Decision {

@@ -511,7 +511,7 @@ impl Ready {
         // All sessions of one identity; another directory's identities are others.
         let owner = Owner(Arc::as_ptr(&self.identity).addr());
         let mut cache = self.shared.cache.borrow_mut();
-        let decision = cache.statement_of(owner, judge, text, self.settings.standard_strings);
+        let decision = cache.statement_of(owner, judge, text, self.settings.readable());
         drop(cache);
         if self.blind && decision.unknown_tables && decision.verdict == Verdict::Pass && self.scope.masks() {
             return Some(Arc::new(Decision {

@@ -38,9 +38,17 @@ pub(crate) struct Settings {
     pub(crate) standard_strings: bool,
     /// The client speaks UTF-8 (or SQL_ASCII: bytes as they are).
     pub(crate) utf8: bool,
+    /// The client speaks, or spoke, an encoding in which a byte that looks like ASCII may be half of another character. That it spoke it
+    /// counts because RESET, DISCARD and ROLLBACK return to it, and what is pipelined behind them is read before the server says so.
+    pub(crate) embeds_ascii: bool,
 }
 
 impl Settings {
+    /// Texts, and COPY data, can be read byte by byte with the rules we know.
+    pub(crate) fn readable(self) -> bool {
+        self.standard_strings && !self.embeds_ascii
+    }
+
     /// Takes note of a ParameterStatus message.
     pub(crate) fn note(&mut self, body: &[u8]) {
         let mut r = Reader::new(body, Side::Server);
@@ -50,10 +58,18 @@ impl Settings {
             b"client_encoding" => {
                 self.utf8 =
                     [&b"UTF8"[..], b"UNICODE", b"SQL_ASCII"].iter().any(|e| value.eq_ignore_ascii_case(e));
+                self.embeds_ascii |= !self.utf8 && embeds_ascii(value);
             }
             _ => {}
         }
     }
+}
+
+/// All but the encodings a server may have itself (`src/include/mb/pg_wchar.h`: `PG_ENCODING_IS_CLIENT_ONLY`, which leaves SJIS, BIG5,
+/// GBK, UHC, GB18030, JOHAB and SHIFT_JIS_2004), as the server names them.
+fn embeds_ascii(encoding: &[u8]) -> bool {
+    let begins = [&b"EUC_"[..], b"LATIN", b"WIN", b"ISO_8859_", b"KOI8", b"MULE_INTERNAL"];
+    !begins.iter().any(|b| encoding.starts_with(b))
 }
 
 enum Stage {
@@ -85,7 +101,7 @@ impl TargetLogin {
             encrypted: false,
             stage: Stage::Authenticating,
             key: None,
-            settings: Settings { standard_strings: true, utf8: true },
+            settings: Settings { standard_strings: true, utf8: true, embeds_ascii: false },
         }
     }
 

@@ -150,6 +150,36 @@ fn a_masked_column_is_masked_on_every_path() {
 }
 
 #[test]
+fn an_encoding_that_hides_delimiters_hides_no_value() {
+    // In SJIS `ポ` ends with the byte of `|`, and `表` with that of a backslash: fields move by one, and there are still as many.
+    let copy = "copy (select 1, chr(12509), email, chr(34920), id from customers) to stdout (delimiter '|')";
+    let server = servers::postgres(15);
+    let gateway = Gateway::start(Settings::new(Io::Uring, server).rules(RULES));
+    let database = shop(server);
+    for (encoding, refused) in [
+        ("SJIS", true),
+        ("BIG5", true),
+        ("GBK", true),
+        ("UTF8", false),
+        ("EUC_JP", false),
+        ("SQL_ASCII", false),
+    ] {
+        let login = |user| Client::login_with(gateway.port, user, &database, ("client_encoding", encoding));
+        assert!(contains(&login("raw").query(copy), NEEDLE), "control, {encoding}");
+        let mut client = login("raw_support");
+        for sql in [copy, "set client_encoding = 'UTF8'", "rollback", copy, "copy customers to stdout"] {
+            let got = client.query(sql);
+            assert!(!contains(&got, NEEDLE), "LEAK in {encoding}: {got:?}");
+            if refused {
+                assert!(contains(&got, b"client_encoding=UTF8"), "{encoding}: {got:?}");
+            } else if sql.starts_with("copy") {
+                assert_eq!(got.iter().filter(|m| m.tag == 'd').count(), 50, "{encoding}: {got:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn what_is_not_masked_arrives_unchanged() {
     let server = servers::postgres(18);
     let gateway = Gateway::start(Settings::new(Io::Uring, server).rules(RULES));

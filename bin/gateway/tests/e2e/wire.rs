@@ -36,8 +36,13 @@ pub(crate) struct Client {
 impl Client {
     /// Connects and logs in without proof.
     pub(crate) fn login(port: u16, user: &str, database: &str) -> Client {
+        Client::login_with(port, user, database, ("application_name", "raw"))
+    }
+
+    /// With one more parameter at start-up.
+    pub(crate) fn login_with(port: u16, user: &str, database: &str, parameter: (&str, &str)) -> Client {
         let mut client = Client::connect(port);
-        client.send(&startup(&[("user", user), ("database", database), ("application_name", "raw")]));
+        client.send(&startup(&[("user", user), ("database", database), parameter]));
         for message in client.until('Z') {
             match message.tag {
                 'E' => panic!("login of {user} failed: {}: {}", message.field('C'), message.field('M')),
