@@ -10,10 +10,10 @@ use flow::{Ask, Fault, Flow, Side, Step};
 use policy::{Block, Decision, Pass, Verdict};
 
 use crate::frame::{self, HEADER, Header};
-use crate::message;
+use crate::message::{self, Parse};
 use crate::name::Name;
 use crate::owed::{Owed, Preparing};
-use crate::prepared::{Disturbs, Prepared};
+use crate::prepared::{Disturbs, Prepared, Types};
 use crate::ready::{ClientBody, Judged, Ready};
 use crate::refuse::{fatal, stand_in_parse, stand_in_query};
 
@@ -207,7 +207,7 @@ impl Ready {
             b'C' => {
                 small(true)?;
                 let (kind, name) = message::kind_and_name(seen)?;
-                self.owed.push(Owed::Close { kind, name: Name::new(name) })?;
+                self.owed.push(Owed::Close { kind, name: Name::new(name), ours: false })?;
                 flow.forward(total, Pass::housekeeping());
             }
             b'F' => self.function_call(flow, header, seen)?,
@@ -257,7 +257,7 @@ impl Ready {
             return Ok(Ahead::Judged(None));
         }
         let text = match tag {
-            b'P' => message::parse(body)?.1,
+            b'P' => message::parse(body)?.text,
             _ => body.strip_suffix(b"\0").unwrap_or(body),
         };
         let Some(decision) = self.decide(text) else { return Ok(Ahead::Judged(None)) };
@@ -335,7 +335,7 @@ impl Ready {
     ) -> Result<(), Fault> {
         let now = flow.now();
         let whole = seen.len() == header.body;
-        let (name, text) = if whole {
+        let Parse { name, text, types } = if whole {
             message::parse(seen)?
         } else {
             let end = memchr::memchr(0, seen).ok_or_else(|| fault("Parse: statement name"))?;
@@ -345,7 +345,7 @@ impl Ready {
                 // A short text and a very long list of parameter types: nobody sends that.
                 return Err(fault("Parse: parameter types"));
             }
-            (name, text)
+            Parse { name, text, types: &[] }
         };
         let length = if whole { text.len() } else { header.body - name.len() - 2 };
         let held = self.tables.statements.len() + self.owed.len().min(PREPARED_MAX);
@@ -378,12 +378,13 @@ impl Ready {
                     decision,
                     disturbs,
                     text: keep.then(|| self.kept_text(text)),
+                    types: (!name.is_empty() && !types.is_empty()).then(|| Box::new(Types(types.into()))),
                     stamp: self.stamp,
                 };
                 let pass = self.evidence(prepared.decision.as_deref())?;
                 let name = self.tables.statements.name(name);
                 self.pass(flow, header, seen.len(), Some(number), pass);
-                Owed::Parse { name, prepared }
+                Owed::Parse { name, prepared, ours: false }
             }
         };
         self.push_or_skip(owed, number, now.mono_ns, flow)
@@ -393,7 +394,8 @@ impl Ready {
         let now = flow.now();
         let whole = seen.len() == header.body;
         let (portal, statement, rest) = message::bind(seen)?;
-        let mut refused = self.decide_again(statement);
+        let mut refused = self.prepare_again(flow, statement)?;
+        refused = refused.or_else(|| self.decide_again(statement));
         let applied = self.tables.statements.get(statement);
         let latest = self.latest_statement(statement, applied);
         let (of, decision) = latest.map_or((0, None), |p| (p.number, p.decision.clone()));
@@ -592,6 +594,46 @@ impl Ready {
         pending.or_else(|| self.tables.portals.get(name).map(|p| p.number)).unwrap_or(0)
     }
 
+    /// Code of users may have given the name of a statement to another, and nothing would be known of what a Bind binds: the client's own
+    /// is prepared again under it. `Some`: refused now.
+    ///
+    /// Not where something on its way may give the name away once more, or to the client's next statement.
+    fn prepare_again(&mut self, flow: &mut Flow<'_>, name: &[u8]) -> Result<Option<Box<Block>>, Fault> {
+        if self.owed.skipping
+            || !self.owed.disturbs_nothing()
+            || self.owed.prepared(name).is_some()
+            || !matches!(self.owed.preparing(name), Preparing::Nothing)
+        {
+            return Ok(None);
+        }
+        let Some(mut prepared) = self.tables.lost(name).cloned() else { return Ok(None) };
+        let Some(text) = prepared.text.clone() else { return Ok(None) };
+        if prepared.stamp != self.stamp {
+            prepared.decision = self.decide(&text);
+            prepared.stamp = self.stamp;
+            if let Some(Verdict::Block(block)) = prepared.decision.as_ref().map(|d| &d.verdict) {
+                return Ok(Some(Box::new(block.clone())));
+            }
+        }
+        let out = flow.own(Side::Server);
+        message::write(out, b'C', |out| {
+            out.push(b'S');
+            message::put_string(out, name);
+        });
+        message::write(out, b'P', |out| {
+            message::put_string(out, name);
+            message::put_string(out, &text);
+            let types = prepared.types.as_ref().map(|t| &*t.0).unwrap_or_default();
+            // As many as came in one Parse.
+            out.extend_from_slice(&u16::try_from(types.len() / 4).unwrap_or(0).to_be_bytes());
+            out.extend_from_slice(types);
+        });
+        let name = Name::new(name);
+        self.owed.push(Owed::Close { kind: b'S', name: name.clone(), ours: true })?;
+        self.owed.push(Owed::Parse { name, prepared, ours: true })?;
+        Ok(None)
+    }
+
     /// Judges a prepared statement again when policy or catalogue changed since. `Some`: refused now.
     fn decide_again(&mut self, name: &[u8]) -> Option<Box<Block>> {
         if self.scope.is_empty() {
@@ -605,7 +647,7 @@ impl Ready {
             return None;
         }
         let pending = self.owed.iter().take(searched).filter_map(|o| match o {
-            Owed::Parse { name: n, prepared } if **n == *name && stale(prepared) => {
+            Owed::Parse { name: n, prepared, .. } if **n == *name && stale(prepared) => {
                 Some(prepared.text.clone())
             }
             _ => None,
@@ -640,7 +682,7 @@ impl Ready {
             };
             if refused.is_none() {
                 self.owed.iter_mut().for_each(|o| match o {
-                    Owed::Parse { name: n, prepared } if **n == *name && prepared.text == text => {
+                    Owed::Parse { name: n, prepared, .. } if **n == *name && prepared.text == text => {
                         update(prepared)
                     }
                     _ => {}
@@ -668,7 +710,7 @@ impl Ready {
                     _ => None,
                 });
                 // They may fail, and then the one before is meant.
-                let before = applied().or(self.tables.unknown.portals.then_some(false));
+                let before = applied().or(self.tables.portal_unknown(portal).then_some(false));
                 pending.chain(before).reduce(|a, b| a && b).unwrap_or(false)
             }
         };
@@ -690,7 +732,7 @@ impl Ready {
         if !self.owed.prepares_nothing() {
             note(self.tables.statements.get(name).and_then(|p| p.decision.as_ref()));
             for owed in self.owed.iter() {
-                if let Owed::Parse { name: pending, prepared } = owed
+                if let Owed::Parse { name: pending, prepared, .. } = owed
                     && **pending == *name
                 {
                     note(prepared.decision.as_ref());
@@ -712,7 +754,7 @@ impl Ready {
             let clean = p.stamp == self.stamp && p.decision.as_ref().is_some_and(|d| d.clean);
             (clean, p.disturbs)
         };
-        let applied = applied.map(of).or(self.tables.unknown.statements.then_some(unproved));
+        let applied = applied.map(of).or(self.tables.statement_unknown(statement).then_some(unproved));
         let all = match self.owed.prepared(statement) {
             Some(Some(prepared)) => Some(of(prepared)),
             Some(None) => applied,
@@ -737,7 +779,7 @@ impl Ready {
             return Disturbs::ALL;
         }
         let applied = || self.tables.portals.get(portal).map(|p| p.disturbs);
-        let before = || applied().or(self.tables.unknown.portals.then_some(Disturbs::ALL));
+        let before = || applied().or(self.tables.portal_unknown(portal).then_some(Disturbs::ALL));
         let all = match self.owed.bound(portal) {
             Some(Some(bound)) => Some(bound.disturbs),
             Some(None) => applied(),

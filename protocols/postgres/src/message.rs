@@ -85,15 +85,23 @@ pub(crate) fn put_string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(0);
 }
 
+/// What Parse holds; `types` as it is written there: an object id for each parameter.
+#[derive(Default)]
+pub(crate) struct Parse<'a> {
+    pub(crate) name: &'a [u8],
+    pub(crate) text: &'a [u8],
+    pub(crate) types: &'a [u8],
+}
+
 /// Parse: statement name, text, and how many parameter types follow.
-pub(crate) fn parse(body: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
+pub(crate) fn parse(body: &[u8]) -> Result<Parse<'_>, Fault> {
     let mut r = Reader::new(body, Side::Client);
     let name = r.string("Parse: statement name")?;
     let text = r.string("Parse: statement text")?;
     let types = r.u16("Parse: parameter types")?;
-    r.take(usize::from(types) * 4, "Parse: parameter types")?;
+    let types = r.take(usize::from(types) * 4, "Parse: parameter types")?;
     r.end("Parse: trailing bytes")?;
-    Ok((name, text))
+    Ok(Parse { name, text, types })
 }
 
 /// The beginning of Bind: portal and statement name, and what follows. That may be a gigabyte and is read by [`parameters`] only when

@@ -67,14 +67,16 @@ impl std::fmt::Debug for Name {
     }
 }
 
+/// Things that have a name.
+pub(crate) type ByName<T> = HashMap<Name, T, RandomState>;
+
 /// Things by name. The unnamed one, which most clients use for everything, lies beside the table and costs no hash.
 ///
 /// The hash is fast and keyed at random; whoever finds names that collide all the same slows down the session they are in, whose table
 /// is bounded, and no other.
 pub(crate) struct Named<T> {
     unnamed: Option<T>,
-    #[expect(clippy::box_collection, reason = "four of these are in every session, mostly empty")]
-    named: Option<Box<HashMap<Name, T, RandomState>>>,
+    named: Option<Box<ByName<T>>>,
 }
 
 impl<T> Default for Named<T> {
@@ -110,11 +112,21 @@ impl<T> Named<T> {
 
     pub(crate) fn clear(&mut self) {
         self.unnamed = None;
+        self.clear_named();
+    }
+
+    /// All that have a name.
+    pub(crate) fn clear_named(&mut self) {
         if let Some(named) = &mut self.named
             && !named.is_empty()
         {
             named.clear();
         }
+    }
+
+    /// All that have a name, taken out.
+    pub(crate) fn take_named(&mut self) -> Option<Box<ByName<T>>> {
+        self.named.take_if(|named| !named.is_empty())
     }
 
     /// How many have a name.

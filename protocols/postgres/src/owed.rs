@@ -21,9 +21,11 @@ use crate::prepared::{Disturbs, Prepared};
 
 /// One message's worth of replies.
 pub(crate) enum Owed {
+    /// `ours`: the client prepared it earlier and we do so again: its answer goes no further.
     Parse {
         name: Name,
         prepared: Prepared,
+        ours: bool,
     },
     Bind {
         portal: Name,
@@ -47,9 +49,11 @@ pub(crate) enum Owed {
         disturbs: Disturbs,
         since: u64,
     },
+    /// `ours`: in front of a Parse of ours.
     Close {
         kind: u8,
         name: Name,
+        ours: bool,
     },
     Sync,
     /// CopyDone or CopyFail went by here; owes nothing.
@@ -270,7 +274,7 @@ impl Queue {
                 self.pending.insert(name.clone(), Pending { count, last: number });
             }
             Owed::Bind { portal, .. } => self.portals.insert(portal.clone(), number),
-            Owed::Close { kind: b'S', name } => self.statements.remove(name),
+            Owed::Close { kind: b'S', name, .. } => self.statements.remove(name),
             Owed::Close { name, .. } => self.portals.remove(name),
             // They fail without making the server skip what follows.
             Owed::Query { .. } | Owed::Function { .. } | Owed::Refused { own_sync: true, .. } => {
@@ -420,7 +424,7 @@ mod tests {
         q.pop();
         q.pop();
         assert_eq!((number(&q, b""), number(&q, b"p")), (Some(Some(3)), Some(None)), "p was answered");
-        q.push(Owed::Close { kind: b'P', name: Name::new(b"p") }).unwrap();
+        q.push(Owed::Close { kind: b'P', name: Name::new(b"p"), ours: false }).unwrap();
         assert_eq!(number(&q, b"p"), None);
         q.push(Owed::Sync).unwrap();
         assert_eq!(number(&q, b""), None);

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 
 use flow::budget::Meter;
+use flow::limits::PREPARED_MAX;
 use policy::{Decision, Kept};
 
-use crate::name::Named;
+use crate::name::{ByName, Named};
 
 /// A prepared statement.
+#[derive(Clone)]
 pub(crate) struct Prepared {
     /// The number of the record entry that holds its text.
     pub(crate) number: u64,
@@ -17,9 +19,15 @@ pub(crate) struct Prepared {
     pub(crate) disturbs: Disturbs,
     /// Its text, kept where a later policy may have to judge it again.
     pub(crate) text: Option<Arc<[u8]>>,
+    /// The types its parameters were declared to have, where it has a name and there are any.
+    pub(crate) types: Option<Box<Types>>,
     /// Which judgement it was decided under.
     pub(crate) stamp: u64,
 }
+
+/// Object ids, as Parse has them.
+#[derive(Clone)]
+pub(crate) struct Types(pub(crate) Box<[u8]>);
 
 /// A portal made by Bind.
 pub(crate) struct Portal {
@@ -30,7 +38,8 @@ pub(crate) struct Portal {
     pub(crate) meter: Option<Box<Meter>>,
 }
 
-/// Which names a statement may give to something else behind the protocol's back (SQL's PREPARE, DEALLOCATE, DECLARE, CLOSE, …).
+/// Which names a statement may give to something else behind the protocol's back (SQL's PREPARE, DEALLOCATE, DECLARE, CLOSE, …). Never
+/// the empty one: SQL has no such name, and plpgsql makes one up for it (`SPI_cursor_open`, spi.c).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Disturbs {
     pub(crate) statements: bool,
@@ -65,20 +74,24 @@ fn prepares(decision: &Decision, wanted: &[u8]) -> bool {
 pub(crate) struct Tables {
     pub(crate) statements: Named<Prepared>,
     pub(crate) portals: Named<Portal>,
-    /// Names that are in no table may stand for something all the same: what was known of some is void.
-    pub(crate) unknown: Disturbs,
     /// In a box: most sessions never use them.
     sql: Option<Box<SqlNames>>,
 }
 
-/// What SQL keeps under names, as what was decided when it was made: a FETCH or an EXECUTE says nothing of what it reads. Forgotten at
-/// the first sign that a name may stand for something else (see [`policy::Kept`]).
+/// What SQL, or code of users, did to names.
+///
+/// What SQL keeps under names is remembered as what was decided when it was made: a FETCH or an EXECUTE says nothing of what it reads.
+/// It is forgotten at the first sign that a name may stand for something else (see [`policy::Kept`]).
 #[derive(Default)]
 struct SqlNames {
     /// The cursor declared last in this transaction.
     cursor: Option<Arc<Decision>>,
     /// Prepared statements, oldest first.
     prepared: Vec<Arc<Decision>>,
+    /// A name that is in no table may stand for something all the same: what was known of some is void.
+    unknown: Disturbs,
+    /// Statements the client prepared whose names code of users may have given to others. They are prepared again before they are bound.
+    lost: ByName<Prepared>,
 }
 
 /// Of SQL's PREPARE, that are remembered.
@@ -107,13 +120,15 @@ impl Tables {
 
     /// The judgement changed: what was decided before is void.
     pub(crate) fn forget_kept(&mut self) {
-        self.sql = None;
+        self.forget_cursor();
+        self.forget_prepared();
     }
 
     /// The protocol made or closed a statement of this name.
     pub(crate) fn renamed(&mut self, name: &[u8]) {
         if let Some(sql) = &mut self.sql {
             sql.prepared.retain(|d| !prepares(d, name));
+            sql.lost.remove(name);
         }
     }
 
@@ -156,13 +171,41 @@ impl Tables {
 
     /// A statement ran that may have made, replaced or dropped what names stand for: what we know of them is void, and a later use of
     /// such a name is one of something unknown. The record keeps the texts.
-    pub(crate) fn void(&mut self, disturbs: Disturbs) {
-        self.unknown = self.unknown.or(disturbs);
+    ///
+    /// `said`: it was the statement itself that changed names (PREPARE, DEALLOCATE, DISCARD), and not code of users that nobody
+    /// expects to.
+    pub(crate) fn void(&mut self, disturbs: Disturbs, said: bool) {
+        if !disturbs.any() {
+            return;
+        }
+        let sql = self.sql.get_or_insert_default();
+        sql.unknown = sql.unknown.or(disturbs);
         if disturbs.statements {
-            self.statements.clear();
+            let named = self.statements.take_named();
+            if said || sql.lost.len() + named.as_ref().map_or(0, |n| n.len()) > PREPARED_MAX {
+                sql.lost.clear();
+            }
+            sql.lost.extend(named.into_iter().flat_map(|named| *named).filter(|_| !said));
         }
         if disturbs.portals {
-            self.portals.clear();
+            self.portals.clear_named();
         }
+    }
+
+    /// The statement of this name may be one we know nothing of.
+    pub(crate) fn statement_unknown(&self, name: &[u8]) -> bool {
+        let unknown = self.sql.as_ref().is_some_and(|sql| sql.unknown.statements);
+        unknown && !name.is_empty() && self.statements.get(name).is_none()
+    }
+
+    /// The portal of this name, likewise.
+    pub(crate) fn portal_unknown(&self, name: &[u8]) -> bool {
+        let unknown = self.sql.as_ref().is_some_and(|sql| sql.unknown.portals);
+        unknown && !name.is_empty() && self.portals.get(name).is_none()
+    }
+
+    /// What the client prepared under a name that may stand for something else now.
+    pub(crate) fn lost(&self, name: &[u8]) -> Option<&Prepared> {
+        self.sql.as_ref()?.lost.get(name).filter(|_| self.statements.get(name).is_none())
     }
 }

@@ -332,9 +332,13 @@ impl Ready {
         let now = flow.now();
         match (header.tag, self.owed.front()) {
             (b'1', Some(Owed::Parse { .. })) => {
-                if let Some(Owed::Parse { name, prepared }) = self.owed.pop() {
+                if let Some(Owed::Parse { name, prepared, ours }) = self.owed.pop() {
                     self.tables.renamed(&name);
                     self.tables.statements.insert(name, prepared);
+                    if ours {
+                        flow.discard(total);
+                        return Ok(None);
+                    }
                 }
             }
             (b'2', Some(Owed::Bind { .. })) => {
@@ -353,7 +357,7 @@ impl Ready {
                         None => Portal { decision: None, disturbs: Disturbs::ALL, number, meter: None },
                     };
                     if self.tables.portals.len() >= flow::limits::PREPARED_MAX {
-                        self.tables.void(Disturbs { statements: false, portals: true });
+                        self.tables.void(Disturbs { statements: false, portals: true }, false);
                     }
                     if !portal.is_empty() {
                         // It may have a cursor's name.
@@ -363,7 +367,12 @@ impl Ready {
                 }
             }
             (b'3', Some(Owed::Close { .. })) => {
-                if let Some(Owed::Close { kind, name }) = self.owed.pop() {
+                if let Some(Owed::Close { kind, name, ours }) = self.owed.pop() {
+                    if ours {
+                        // The Parse behind it may fail: what the client prepared is still lost then.
+                        flow.discard(total);
+                        return Ok(None);
+                    }
                     if kind == b'S' {
                         self.tables.statements.remove(&name);
                         self.tables.renamed(&name);
@@ -546,7 +555,7 @@ impl Ready {
     /// A statement ended well: `body` is its CommandComplete.
     fn completed(&mut self, body: &[u8], tag: u8, disturbs: Disturbs, decision: Option<Arc<Decision>>) {
         if !self.scope.is_empty() {
-            self.tables.void(disturbs);
+            self.tables.void(disturbs, says(decision.as_deref()));
             self.tables.completed(decision.as_ref().filter(|_| !self.outlived), body);
         }
         self.current.shape = Shape::Unknown;
@@ -580,12 +589,16 @@ impl Ready {
         if self.runs_strangers() {
             self.tables.forget_prepared();
         }
-        let disturbs = match self.owed.front() {
-            Some(Owed::Query { disturbs, .. } | Owed::Execute { disturbs, .. }) => *disturbs,
+        let (disturbs, decision) = match self.owed.front() {
+            Some(Owed::Query { disturbs, decision, .. }) => (*disturbs, decision.as_deref()),
+            Some(Owed::Execute { portal, disturbs, .. }) => {
+                (*disturbs, self.tables.portals.get(portal).and_then(|p| p.decision.as_deref()))
+            }
             _ => return,
         };
         if !self.scope.is_empty() {
-            self.tables.void(disturbs);
+            let said = says(decision);
+            self.tables.void(disturbs, said);
         }
     }
 
@@ -721,6 +734,8 @@ impl Ready {
                         Owed::Function { number, since } | Owed::Refused { number, since, .. } => {
                             (number, since)
                         }
+                        // What failed is the Bind that they were for.
+                        Owed::Parse { ours: true, .. } | Owed::Close { ours: true, .. } => continue,
                         Owed::Parse { prepared, .. } if first => (prepared.number, now.mono_ns),
                         Owed::Bind { number, .. } if first => (number, now.mono_ns),
                         _ => (0, 0),
@@ -836,6 +851,11 @@ impl Run<'_> {
         }
         Ok(None)
     }
+}
+
+/// The statement says itself that it changes names of prepared statements.
+fn says(decision: Option<&Decision>) -> bool {
+    decision.is_some_and(|d| d.mentions.statements)
 }
 
 /// True when a ParameterStatus is of a setting that can hold any text.

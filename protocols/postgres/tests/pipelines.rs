@@ -49,12 +49,14 @@ mod tests {
         Close,
         /// Runs, and fails.
         Fails,
+        /// Code of users, which gives the name `a` to another statement.
+        Gives,
         /// Code of users, which fails after it gave the name `a` to another statement. That is not undone.
         Code,
     }
 
     impl Text {
-        const ALL: [Text; 9] = [
+        const ALL: [Text; 10] = [
             Text::Clean,
             Text::Secret,
             Text::Wrong,
@@ -64,6 +66,7 @@ mod tests {
             Text::Close,
             Text::Fails,
             Text::Code,
+            Text::Gives,
         ];
 
         fn sql(self) -> &'static str {
@@ -78,6 +81,7 @@ mod tests {
                 Text::Declare => "declare b cursor for select lower(email) from customers",
                 Text::Fails => "select id from orders",
                 Text::Code => "select tidy()",
+                Text::Gives => "select give()",
             }
         }
 
@@ -90,7 +94,7 @@ mod tests {
                 Text::Clean => Some("T i16:1 col:id,16400,1,23,0"),
                 Text::Fails => Some("T i16:1 col:id,16500,1,23,0"),
                 Text::Secret => Some("T i16:1 col:lower,0,0,25,0"),
-                Text::Code => Some("T i16:1 col:tidy,0,0,2278,0"),
+                Text::Code | Text::Gives => Some("T i16:1 col:void,0,0,2278,0"),
                 Text::Wrong | Text::Deallocate | Text::Prepare | Text::Declare | Text::Close => None,
             }
         }
@@ -199,6 +203,10 @@ mod tests {
                     Some(encode(r#"C "DECLARE CURSOR""#))
                 }
                 Text::Wrong | Text::Fails => None,
+                Text::Gives => {
+                    self.statements.insert("a".into(), Text::Secret);
+                    Some(rows(""))
+                }
                 Text::Code => {
                     self.statements.insert("a".into(), Text::Secret);
                     None
@@ -337,6 +345,21 @@ mod tests {
                 let (got, _) = converse(&said.map(str::to_owned), &paces);
                 assert_eq!((count(&got, SECRET), count(&got, "***")), (0, 1), "{paces:?}");
             }
+        }
+    }
+
+    #[test]
+    fn what_code_of_users_may_have_taken_away_is_prepared_again() {
+        let prepare = |text: Text| format!(r#"P "a" "{}" i16:0"#, text.sql());
+        let run = r#"B "" "a" i16:0 i16:0 i16:0 | E "" i32:0"#;
+        for code in [Text::Gives, Text::Code] {
+            let code = format!(r#"P "" "{}" i16:0 | B "" "" i16:0 i16:0 i16:0 | E "" i32:0"#, code.sql());
+            let said = [&prepare(Text::Clean), "S", run, "S", &code, "S", run, run, "S", run, "S"];
+            let (got, described) = converse(&said.map(str::to_owned), &[usize::MAX]);
+            assert_eq!((count(&got, "\0\u{2}42"), count(&got, SECRET)), (4, 0));
+            assert_eq!(described, 1, "the code");
+            // What we prepare is not heard of.
+            assert_eq!((count(&got, "1\0\0\0\u{4}"), count(&got, "3\0\0\0\u{4}")), (2, 0));
         }
     }
 

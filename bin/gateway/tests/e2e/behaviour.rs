@@ -203,6 +203,36 @@ fn what_is_not_masked_arrives_unchanged() {
 }
 
 #[test]
+fn what_was_prepared_is_known_after_code_of_users_ran() {
+    let server = servers::postgres(18);
+    let gateway = Gateway::start(Settings::new(Io::Uring, server).rules(RULES));
+    let database = shop(server);
+    server.sql(
+        &database,
+        "create function tick() returns void language plpgsql as 'begin perform 1; end';
+         create function swap() returns void language plpgsql as
+             'begin execute ''deallocate all''; execute ''prepare n as select upper(email) from customers''; end';
+         create function swap_and_fail() returns void language plpgsql as 'begin perform swap(); raise exception ''no''; end';",
+    );
+    let counting = "select count(*), upper(max(name)) from customers where id > $1::int - 1";
+    let run = || {
+        let parameter = [&b"\0n\0\0\0\0\x01\0\0\0\x011\0\0"[..]].concat();
+        [wire::message(b'B', &parameter), execute("", 0), sync()].concat()
+    };
+    let mut client = Client::login(gateway.port, "raw_support", &database);
+    client.send(&[parse("n", counting), sync()].concat());
+    client.until('Z');
+    for code in ["select 1", "select tick()", "select swap()", "select swap_and_fail()"] {
+        client.query(code);
+        client.send(&run());
+        let got = client.until('Z');
+        assert_eq!(tags(&got), "2 D C Z", "after {code}: {got:?}");
+        assert!(contains(&got, b"NAME9") && contains(&got, b"50"), "after {code}: {got:?}");
+        assert!(!contains(&got, NEEDLE));
+    }
+}
+
+#[test]
 fn a_table_made_past_the_gateway_is_known_before_anything_is_asked_about_it() {
     let server = servers::postgres(15);
     let gateway = Gateway::start(Settings::new(Io::Uring, server).rules(RULES));
