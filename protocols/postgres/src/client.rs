@@ -21,6 +21,8 @@ use crate::refuse::{fatal, stand_in_parse, stand_in_query};
 const NOBODY: &[u8] = b"lockgate refused";
 /// How much of a message too long to be held is looked at for the names at its beginning.
 const HEAD_BYTES: usize = 64 << 10;
+/// Of a name, as the server keeps it (NAMEDATALEN - 1).
+const NAME_BYTES_MAX: usize = 63;
 /// How many owed replies are searched for one message: whatever a client pipelines, its cost stays linear.
 const SEARCHED: usize = 32;
 
@@ -200,13 +202,15 @@ impl Ready {
             }
             b'D' => {
                 small(true)?;
-                message::kind_and_name(seen)?;
+                let (_, name) = message::kind_and_name(seen)?;
+                self.known_as(name)?;
                 self.owed.push(Owed::Describe)?;
                 flow.forward(total, Pass::housekeeping());
             }
             b'C' => {
                 small(true)?;
                 let (kind, name) = message::kind_and_name(seen)?;
+                let name = self.known_as(name)?;
                 self.owed.push(Owed::Close { kind, name: Name::new(name), ours: false })?;
                 flow.forward(total, Pass::housekeeping());
             }
@@ -214,12 +218,12 @@ impl Ready {
             b'd' => self.copy_data(flow, header, seen)?,
             b'c' => {
                 small(header.body == 0)?;
-                self.owed.push(Owed::CopyEnd)?;
+                self.owed.push(Owed::CopyEnd { over: false })?;
                 flow.forward(total, Pass::housekeeping());
             }
             b'f' => {
                 small(true)?;
-                self.owed.push(Owed::CopyEnd)?;
+                self.owed.push(Owed::CopyEnd { over: false })?;
                 flow.forward(total, Pass::housekeeping());
             }
             b'S' => {
@@ -348,6 +352,7 @@ impl Ready {
             Parse { name, text, types: &[] }
         };
         let length = if whole { text.len() } else { header.body - name.len() - 2 };
+        let name = self.known_as(name)?;
         let held = self.tables.statements.len() + self.owed.len().min(PREPARED_MAX);
         let Judged { number, decision, disturbs, mut refused } =
             self.judge_text(How::Parse, text, length, judged, now);
@@ -394,8 +399,11 @@ impl Ready {
         let now = flow.now();
         let whole = seen.len() == header.body;
         let (portal, statement, rest) = message::bind(seen)?;
-        let mut refused = self.prepare_again(flow, statement)?;
-        refused = refused.or_else(|| self.decide_again(statement));
+        let (portal, statement) = (self.known_as(portal)?, self.known_as(statement)?);
+        let mut refused = match self.prepare_again(flow, statement)? {
+            None => self.decide_again(statement),
+            refused => refused,
+        };
         let applied = self.tables.statements.get(statement);
         let latest = self.latest_statement(statement, applied);
         let (of, decision) = latest.map_or((0, None), |p| (p.number, p.decision.clone()));
@@ -458,7 +466,7 @@ impl Ready {
 
     fn execute(&mut self, flow: &mut Flow<'_>, total: usize, body: &[u8]) -> Result<(), Fault> {
         let now = flow.now();
-        let portal = message::execute(body)?;
+        let portal = self.known_as(message::execute(body)?)?;
         let mut number = self.latest_portal(portal);
         if number == 0 && self.recording() {
             // A portal no Bind of this session made: a cursor of SQL's.
@@ -562,6 +570,15 @@ impl Ready {
         pass.ok_or(Fault::Bug("a statement on its way without a judgement"))
     }
 
+    /// A name as the server knows it: of more than 63 bytes only the first (a string key of a hash table of NAMEDATALEN, `string_hash` in
+    /// hashfn.c), and in the server's encoding, so that two spellings may be one name. Under rules there are no such.
+    fn known_as<'a>(&self, name: &'a [u8]) -> Result<&'a [u8], Fault> {
+        if !self.scope.is_empty() && !name.is_ascii() {
+            return Err(fault("under rules, names of prepared statements and portals are ASCII"));
+        }
+        Ok(name.get(..NAME_BYTES_MAX).unwrap_or(name))
+    }
+
     /// Queues what is owed; when the server ignores the message (it skips to Sync) the record says so at once.
     fn push_or_skip(&mut self, owed: Owed, number: u64, since: u64, flow: &Flow<'_>) -> Result<(), Fault> {
         if !self.owed.push(owed)? && number > 0 {
@@ -599,6 +616,7 @@ impl Ready {
     ///
     /// Not where something on its way may give the name away once more, or to the client's next statement.
     fn prepare_again(&mut self, flow: &mut Flow<'_>, name: &[u8]) -> Result<Option<Box<Block>>, Fault> {
+        let Some(lost) = self.tables.lost(name) else { return Ok(None) };
         if self.owed.skipping
             || !self.owed.disturbs_nothing()
             || self.owed.prepared(name).is_some()
@@ -606,7 +624,7 @@ impl Ready {
         {
             return Ok(None);
         }
-        let Some(mut prepared) = self.tables.lost(name).cloned() else { return Ok(None) };
+        let mut prepared = lost.clone();
         let Some(text) = prepared.text.clone() else { return Ok(None) };
         if prepared.stamp != self.stamp {
             prepared.decision = self.decide(&text);

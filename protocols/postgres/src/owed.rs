@@ -56,8 +56,10 @@ pub(crate) enum Owed {
         ours: bool,
     },
     Sync,
-    /// CopyDone or CopyFail went by here; owes nothing.
-    CopyEnd,
+    /// CopyDone or CopyFail went by here; owes nothing. `over`: the COPY it ended is.
+    CopyEnd {
+        over: bool,
+    },
     Query {
         number: u64,
         decision: Option<Arc<Decision>>,
@@ -93,6 +95,12 @@ pub(crate) enum Preparing<'a> {
     /// More than one; the last of them.
     Many(&'a Prepared),
 }
+
+/// No client that works does this.
+const IN_COPY: Fault = Fault::Protocol {
+    side: Side::Client,
+    what: "only CopyData, CopyDone, CopyFail and Sync may follow a COPY FROM STDIN until it is over",
+};
 
 impl Owed {
     fn prepares(&self) -> bool {
@@ -133,9 +141,12 @@ pub(crate) struct Queue {
     pending: Named<Pending>,
     /// An error was answered and no Sync follows yet: the server ignores everything until one comes.
     pub(crate) skipping: bool,
-    /// The server reads COPY data and swallows Sync until CopyDone or CopyFail comes (`CopyGetData`, copyfromparse.c).
-    pub(crate) absorbing: bool,
-    /// Syncs taken out because a COPY swallows them; when the COPY failed before it read them, the server does answer them.
+    /// The server reads COPY data for the front entry.
+    reading: bool,
+    /// It swallows Sync until CopyDone or CopyFail comes (`CopyGetData`, copyfromparse.c).
+    absorbing: bool,
+    /// Syncs taken out because a COPY swallows them; when the COPY failed before it read them, the server does answer them. Which it
+    /// was is known at the next answer to anything else.
     stray_syncs: usize,
     /// How many entries are Parse: with none, no search for a pending statement is needed.
     parses: usize,
@@ -261,12 +272,14 @@ impl Queue {
                 return Ok(true);
             }
             Owed::Sync => self.skipping = false,
-            Owed::CopyEnd => {
+            Owed::CopyEnd { .. } => {
                 self.absorbing = false;
                 if self.owed.is_empty() {
                     return Ok(true);
                 }
             }
+            // The server ends such a connection, unless the COPY failed before it read on; then it would run it, or skip it.
+            _ if self.absorbing || (self.skipping && self.stray_syncs > 0) => return Err(IN_COPY),
             _ if self.skipping => return Ok(false),
             Owed::Parse { name, .. } => {
                 self.statements.insert(name.clone(), number);
@@ -290,7 +303,7 @@ impl Queue {
 
     /// What the server is answering now.
     pub(crate) fn front(&mut self) -> Option<&mut Owed> {
-        while let Some(Owed::CopyEnd) = self.owed.front() {
+        while let Some(Owed::CopyEnd { .. }) = self.owed.front() {
             self.owed.pop_front();
             self.gone += 1;
         }
@@ -307,15 +320,21 @@ impl Queue {
         Some(popped)
     }
 
-    /// The server began to read COPY data for the front entry: in the extended protocol it swallows the Syncs that were sent
-    /// before the end of the data.
-    pub(crate) fn copy_in_begins(&mut self) {
-        if !matches!(self.front(), Some(Owed::Execute { .. })) {
-            return;
-        }
-        let end = self.owed.iter().position(|o| matches!(o, Owed::CopyEnd));
+    /// The server began to read COPY data for the front entry: it swallows the Syncs that were sent before the end of the data, whatever
+    /// the protocol, and ends the connection at anything else.
+    pub(crate) fn copy_in_begins(&mut self) -> Result<(), Fault> {
+        self.front();
+        let end = self.owed.iter().position(|o| matches!(o, Owed::CopyEnd { over: false }));
+        self.reading = true;
         self.absorbing = end.is_none();
         let end = end.unwrap_or(self.owed.len());
+        let between = self.owed.iter().take(end).skip(1);
+        if !between.clone().all(|o| matches!(o, Owed::Sync | Owed::CopyEnd { .. })) {
+            return Err(IN_COPY);
+        }
+        if between.count() == 0 {
+            return Ok(());
+        }
         let mut at = 0;
         let mut swallowed = 0;
         self.owed.retain(|o| {
@@ -334,11 +353,38 @@ impl Queue {
                 self.pending.insert(name.clone(), Pending { count, last: number });
             }
         }
+        Ok(())
+    }
+
+    /// Something was answered that is no ReadyForQuery and no error: the COPY before it is over and well, or was another entry's.
+    pub(crate) fn answered(&mut self) {
+        self.stray_syncs = 0;
+    }
+
+    /// The COPY for which the server read data, if it did, has its CommandComplete.
+    pub(crate) fn copy_in_ended(&mut self) {
+        if !std::mem::take(&mut self.reading) {
+            return;
+        }
+        // A simple query may hold another.
+        let ended = self.owed.iter_mut().find(|o| matches!(o, Owed::CopyEnd { over: false }));
+        if let Some(Owed::CopyEnd { over }) = ended {
+            *over = true;
+        }
+    }
+
+    /// The front entry failed.
+    pub(crate) fn failed(&mut self) {
+        self.absorbing = false;
+        if !std::mem::take(&mut self.reading) {
+            self.stray_syncs = 0;
+        }
     }
 
     /// After an error in the extended protocol: takes out what the server skips, up to (not including) the next Sync.
-    pub(crate) fn skip_to_sync(&mut self) -> Vec<Owed> {
-        self.absorbing = false;
+    ///
+    /// An error of a COPY that may or may not have swallowed a Sync leaves open what the server skips.
+    pub(crate) fn skip_to_sync(&mut self) -> Result<Vec<Owed>, Fault> {
         let to = self.owed.iter().position(|o| matches!(o, Owed::Sync));
         self.skipping = to.is_none();
         let skipped: Vec<Owed> = self.owed.drain(..to.unwrap_or(self.owed.len())).collect();
@@ -346,10 +392,13 @@ impl Queue {
         self.parses -= skipped.iter().filter(|o| o.prepares()).count();
         skipped.iter().for_each(|o| self.prepared_one(o));
         self.disturbing -= skipped.iter().filter(|o| o.disturbs()).count();
-        skipped
+        if self.stray_syncs > 0 && !skipped.iter().skip(1).all(|o| matches!(o, Owed::CopyEnd { .. })) {
+            return Err(IN_COPY);
+        }
+        Ok(skipped)
     }
 
-    /// ReadyForQuery with nothing in front that owes one: allowed only for a Sync a failed COPY did not swallow after all.
+    /// ReadyForQuery with nothing in front that owes one now: allowed only for a Sync a failed COPY did not swallow after all.
     pub(crate) fn stray_sync(&mut self) -> bool {
         if self.stray_syncs == 0 {
             return false;
@@ -357,11 +406,6 @@ impl Queue {
         self.stray_syncs -= 1;
         self.skipping = false;
         true
-    }
-
-    /// A Sync was answered in its turn: strays cannot come any more.
-    pub(crate) fn settled(&mut self) {
-        self.stray_syncs = 0;
     }
 }
 
@@ -380,7 +424,7 @@ mod tests {
             q.push(o).unwrap();
         }
         q.pop();
-        assert_eq!(q.skip_to_sync().len(), 1);
+        assert_eq!(q.skip_to_sync().unwrap().len(), 1);
         assert!(matches!(q.pop(), Some(Owed::Sync)));
         assert!(!q.skipping);
         assert_eq!(q.len(), 1);
@@ -391,7 +435,7 @@ mod tests {
         let mut q = Queue::default();
         q.push(execute()).unwrap();
         q.pop();
-        q.skip_to_sync();
+        q.skip_to_sync().unwrap();
         assert!(!q.push(execute()).unwrap(), "ignored by the server");
         assert!(q.push(Owed::Sync).unwrap());
         assert!(q.push(execute()).unwrap());
@@ -430,7 +474,7 @@ mod tests {
         assert_eq!(number(&q, b""), None);
         // An error: what is behind the Sync moves up and is found all the same.
         q.push(bind(b"", 4)).unwrap();
-        q.skip_to_sync();
+        q.skip_to_sync().unwrap();
         assert_eq!(number(&q, b""), Some(Some(4)));
         assert!(q.disturbs_nothing());
         q.push(execute()).unwrap();
@@ -460,7 +504,7 @@ mod tests {
         for o in [execute(), Owed::Sync] {
             swallowed.push(o).unwrap();
         }
-        swallowed.copy_in_begins();
+        swallowed.copy_in_begins().unwrap();
         assert!(!swallowed.nothing_behind_ready(), "a Sync that may come back");
     }
 
@@ -470,13 +514,64 @@ mod tests {
         for o in [execute(), Owed::Sync] {
             q.push(o).unwrap();
         }
-        q.copy_in_begins();
+        q.copy_in_begins().unwrap();
         q.push(Owed::Sync).unwrap();
-        q.push(Owed::CopyEnd).unwrap();
+        q.push(Owed::CopyEnd { over: false }).unwrap();
         q.push(Owed::Sync).unwrap();
-        assert!(matches!(q.pop(), Some(Owed::Execute { .. })));
+        // It fails: whether it had read them is open.
+        q.failed();
+        assert_eq!(q.skip_to_sync().unwrap().len(), 2);
         assert!(matches!(q.pop(), Some(Owed::Sync)));
         assert_eq!(q.len(), 0);
         assert!(q.stray_sync() && q.stray_sync() && !q.stray_sync());
+    }
+
+    #[test]
+    fn a_copy_that_went_well_swallowed_all_and_the_next_of_its_text_has_an_end_of_its_own() {
+        let query = || Owed::Query { number: 5, decision: None, disturbs: Disturbs::ALL, since: 0 };
+        let mut q = Queue::default();
+        for o in [query(), Owed::Sync, Owed::CopyEnd { over: false }, Owed::Sync] {
+            q.push(o).unwrap();
+        }
+        q.copy_in_begins().unwrap();
+        q.answered();
+        q.copy_in_ended();
+        assert!(!q.stray_sync());
+        // The second COPY reads the other Sync, and waits for its data.
+        q.copy_in_begins().unwrap();
+        assert!(q.absorbing && q.push(query()).is_err());
+        q.push(Owed::CopyEnd { over: false }).unwrap();
+        q.push(query()).unwrap();
+        q.answered();
+        q.copy_in_ended();
+        q.pop();
+        assert!(matches!(q.front(), Some(Owed::Query { .. })) && q.len() == 1);
+    }
+
+    #[test]
+    fn nothing_but_data_follows_a_copy_that_reads() {
+        let begins = |behind: Vec<Owed>| {
+            let mut q = Queue::default();
+            for o in std::iter::once(execute()).chain(behind) {
+                q.push(o).unwrap();
+            }
+            q.copy_in_begins().map(|()| q)
+        };
+        assert!(
+            begins(vec![Owed::Sync, execute()]).is_err(),
+            "the server would end the connection, or run it"
+        );
+        assert!(begins(vec![execute()]).is_err());
+        assert!(begins(vec![Owed::Sync, Owed::CopyEnd { over: false }, execute()]).is_ok());
+        // It failed before it read the Sync: what is behind it runs, and is not skipped.
+        let mut q = begins(vec![Owed::Sync, Owed::CopyEnd { over: false }, execute(), Owed::Sync]).unwrap();
+        q.failed();
+        assert!(q.skip_to_sync().is_err());
+        let mut q = begins(vec![Owed::Sync]).unwrap();
+        q.failed();
+        assert_eq!(q.skip_to_sync().unwrap().len(), 1);
+        assert!(q.push(execute()).is_err(), "skipped or not");
+        assert!(q.push(Owed::Sync).unwrap() && q.push(execute()).unwrap());
+        assert!(q.stray_sync());
     }
 }

@@ -206,6 +206,7 @@ impl Tables {
 
     /// What the client prepared under a name that may stand for something else now.
     pub(crate) fn lost(&self, name: &[u8]) -> Option<&Prepared> {
-        self.sql.as_ref()?.lost.get(name).filter(|_| self.statements.get(name).is_none())
+        let lost = &self.sql.as_ref()?.lost;
+        if lost.is_empty() || self.statements.get(name).is_some() { None } else { lost.get(name) }
     }
 }

@@ -251,6 +251,8 @@ pub(crate) struct Current {
     pub(crate) masked: u64,
     /// SQLSTATE of its error, if one came.
     pub(crate) sqlstate: Option<[u8; 5]>,
+    /// Of a simple query or function call: it was answered, and ReadyForQuery may come.
+    pub(crate) ended: bool,
     /// Which COPY … TO STDOUT of the text this is.
     pub(crate) copies: usize,
     /// CSV header lines and the like still to pass.
@@ -295,6 +297,7 @@ impl Default for Current {
             bytes: 0,
             masked: 0,
             sqlstate: None,
+            ended: false,
             copies: 0,
             copying: None,
             metering: Metering::Unasked,

@@ -58,6 +58,7 @@ impl Ready {
                 b'd' => self.copy_rows(flow, header)?,
                 b'V' if self.scope.is_empty() => {
                     // A function's result may be a gigabyte; no rule touches this identity.
+                    self.current.ended = true;
                     self.pass_on(flow, header);
                     None
                 }
@@ -330,6 +331,9 @@ impl Ready {
     ) -> Result<Option<Step>, Fault> {
         let total = header.total();
         let now = flow.now();
+        if !matches!(header.tag, b'Z' | b'E' | b'N' | b'A' | b'S') {
+            self.owed.answered();
+        }
         match (header.tag, self.owed.front()) {
             (b'1', Some(Owed::Parse { .. })) => {
                 if let Some(Owed::Parse { name, prepared, ours }) = self.owed.pop() {
@@ -427,12 +431,13 @@ impl Ready {
                 }
             }
             (b'V', Some(Owed::Function { .. })) => {
+                self.current.ended = true;
                 if self.scope.masks() {
                     return Err(fault("a function's result that nobody judged"));
                 }
             }
             (b'G', Some(Owed::Query { .. } | Owed::Execute { .. })) => {
-                self.owed.copy_in_begins();
+                self.owed.copy_in_begins()?;
                 if self.cut.is_some() {
                     // The client has its error and sends no data: the server is told so.
                     message::write(flow.own(Side::Server), b'f', |out| {
@@ -558,6 +563,8 @@ impl Ready {
             self.tables.void(disturbs, says(decision.as_deref()));
             self.tables.completed(decision.as_ref().filter(|_| !self.outlived), body);
         }
+        self.owed.copy_in_ended();
+        self.current.ended = true;
         self.current.shape = Shape::Unknown;
         self.current.copying = None;
         self.current.metering = Metering::Unasked;
@@ -690,6 +697,7 @@ impl Ready {
             self.met(body, now);
         }
         self.failed();
+        self.owed.failed();
         let withhold = self.withholding();
         let refusal = match self.owed.front() {
             // A FATAL is never the answer to a stand-in: the target is going away.
@@ -722,11 +730,11 @@ impl Ready {
         match self.owed.front() {
             None => {}
             // These bring their own ReadyForQuery; so does the Sync whose transaction could not commit.
-            Some(Owed::Query { .. } | Owed::Function { .. } | Owed::Sync) => self.owed.absorbing = false,
+            Some(Owed::Query { .. } | Owed::Function { .. } | Owed::Sync) => self.current.ended = true,
             Some(Owed::Refused { own_sync: true, answered, .. }) => *answered = true,
             Some(_) => {
                 let mut first = true;
-                for owed in self.owed.skip_to_sync() {
+                for owed in self.owed.skip_to_sync()? {
                     let (number, since) = match owed {
                         Owed::Execute { number, since, .. } | Owed::Query { number, since, .. } => {
                             (number, since)
@@ -759,10 +767,11 @@ impl Ready {
         match self.owed.front() {
             Some(Owed::Sync) => {
                 self.owed.pop();
-                self.owed.settled();
                 self.current = Default::default();
             }
-            Some(Owed::Query { number, since, .. } | Owed::Function { number, since }) => {
+            Some(Owed::Query { number, since, .. } | Owed::Function { number, since })
+                if self.current.ended =>
+            {
                 let (number, since) = (*number, *since);
                 self.owed.pop();
                 self.current.bytes += total as u64;
