@@ -90,7 +90,8 @@ fn catalog() -> Catalog {
     let victims = table("public", "victims", 'r', &[], &[("id", 23), ("v", 25)], None);
     let kv = table("public", "kv", 'r', &[], &[("k", 25), ("v", 25)], None);
     let keyed = table("public", "keyed", 'r', &[], &[("id!", 23), ("v!", 25), ("n", 23)], None);
-    table("public", "far", 'f', &[], &[("a", 25)], None);
+    let spread = table("public", "spread", 'p', &[], &[("a", 25)], None);
+    table("public", "far", 'f', &[spread], &[("a", 25)], None);
     table("a", "notes", 'r', &[], &[("id", 23), ("body", 25)], None);
     table("b", "notes", 'r', &[], &[("body", 25), ("id", 23), ("secret", 25)], None);
     table(

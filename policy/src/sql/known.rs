@@ -7,6 +7,7 @@
 
 use pg_raw_parse::{Node, nodes};
 
+use crate::catalog::Table;
 use crate::mask::Text;
 
 /// `name` is in a sorted list.
@@ -146,6 +147,18 @@ pub(crate) const SCALAR_FUNCTIONS: &[&str] = &[
 
 /// Those of `information_schema` that compute from their arguments only, as drivers call them (JDBC's getPrimaryKeys).
 pub(crate) const INFORMATION_FUNCTIONS: &[&str] = &["_pg_expandarray"];
+
+/// What the only column of one of [`SCALAR_FUNCTIONS`] is called, whatever its alias: an OUT parameter has a name.
+pub(crate) fn out_parameter(function: &str) -> Option<&'static str> {
+    match function {
+        "json_array_elements"
+        | "json_array_elements_text"
+        | "jsonb_array_elements"
+        | "jsonb_array_elements_text" => Some("value"),
+        "pg_partition_ancestors" => Some("relid"),
+        _ => None,
+    }
+}
 
 /// A setting that the server did not invent: it may hold anything.
 pub(crate) fn of_users(setting: &str) -> bool {
@@ -447,8 +460,13 @@ pub(crate) const SETTING_OWNERS: &[&str] = &[
     "plv8", "sepgsql", "session_exec", "supautils", "timescaledb",
 ];
 
-/// Columns every table has.
-pub(crate) const SYSTEM_COLUMNS: &[&str] = &["cmax", "cmin", "ctid", "oid", "tableoid", "xmax", "xmin"];
+/// Columns every table has, and no view: there such a name is one of an outer query. `oid` is a column like others since
+/// PostgreSQL 12.
+const SYSTEM_COLUMNS: &[&str] = &["cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"];
+
+pub(crate) fn system_column(table: &Table, name: &str) -> bool {
+    !matches!(table.kind, 'v' | 'c') && SYSTEM_COLUMNS.contains(&name)
+}
 
 #[cfg(test)]
 mod tests {

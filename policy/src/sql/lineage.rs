@@ -586,7 +586,7 @@ impl<'c> Prover<'c> {
                     }
                     budget -= cost;
                     let is_column = |t: &&Table| {
-                        t.columns.iter().any(|c| c.name == column) || known::SYSTEM_COLUMNS.contains(&column)
+                        t.columns.iter().any(|c| c.name == column) || known::system_column(t, column)
                     };
                     // `t.f` calls f(t) when t has no column f.
                     if self.index.functions.contains_key(column)
@@ -791,10 +791,12 @@ pub(crate) fn spread(
             generated(table, taint);
         }
     }
-    for table in &catalog.tables {
-        // Foreign tables may show anything of any server, this one included.
-        if table.kind == 'f' && !taints.is_empty() {
-            taints.entry(table.oid).or_default().whole = true;
+    // Foreign tables may show anything of any server, this one included, and so may what they are partitions or children of.
+    let mut foreign: Vec<u32> = catalog.tables.iter().filter(|t| t.kind == 'f').map(|t| t.oid).collect();
+    while let Some(oid) = foreign.pop().filter(|_| !taints.is_empty()) {
+        let taint = taints.entry(oid).or_default();
+        if !std::mem::replace(&mut taint.whole, true) {
+            foreign.extend(index.table(catalog, oid).into_iter().flat_map(|t| &t.parents));
         }
     }
     // Definitions may repeat what is masked. Where nothing is, nobody asks.
@@ -863,7 +865,9 @@ fn definitions(catalog: &Catalog, index: &Index, taints: &mut Taints) -> Summari
         .iter()
         .filter(|t| matches!(t.kind, 'v' | 'm') && system(&t.schema, &t.name).is_none())
         .collect();
-    // Until it is settled a view counts as untraceable, and a function is nobody's.
+    // Until it is settled a view counts as untraceable, and a function is nobody's. What a rule names of it stays hidden, whatever
+    // it is made of.
+    let mut named: Taints = views.iter().filter_map(|v| taints.remove_entry(&v.oid)).collect();
     for view in &views {
         taints.insert(view.oid, Taint { whole: true, ..Taint::default() });
     }
@@ -875,8 +879,11 @@ fn definitions(catalog: &Catalog, index: &Index, taints: &mut Taints) -> Summari
     for _ in 0..ROUNDS_MAX {
         let before = views.len() + functions.len();
         views.retain(|view| {
-            let settled = settle(view, World::new(catalog, index, taints, &summaries), false);
+            let mut settled = settle(view, World::new(catalog, index, taints, &summaries), false);
             let waits = settled.is_none();
+            if let Some(taint) = &mut settled {
+                taint.columns.extend(named.remove(&view.oid).unwrap_or_default().columns);
+            }
             match settled {
                 Some(taint) if taint.columns.is_empty() => drop(taints.remove(&view.oid)),
                 Some(taint) => drop(taints.insert(view.oid, taint)),
@@ -899,7 +906,8 @@ fn definitions(catalog: &Catalog, index: &Index, taints: &mut Taints) -> Summari
     }
     // The rest is made of what nobody can follow: column by column where at least that can be told.
     for view in views {
-        if let Some(taint) = settle(view, World::new(catalog, index, taints, &summaries), true) {
+        if let Some(mut taint) = settle(view, World::new(catalog, index, taints, &summaries), true) {
+            taint.columns.extend(named.remove(&view.oid).unwrap_or_default().columns);
             taints.insert(view.oid, taint);
         }
     }

@@ -1395,9 +1395,9 @@ impl<'a> Tracer<'a> {
             };
             match scalar {
                 Some(function) => {
-                    // Called by its alias, or by the function's name.
+                    // Called by its one OUT parameter, or its alias, or the function's name.
                     let called = r.alias().and_then(nodes::Alias::aliasname).filter(|_| single);
-                    let name = Some(called.unwrap_or(function));
+                    let name = known::out_parameter(function).or(called).or(Some(function));
                     all.join(Columns { list: vec![Col { name, val }], rest: None });
                 }
                 None => {
@@ -1498,7 +1498,7 @@ impl<'a> Tracer<'a> {
                         }
                     }
                 }
-                if found.is_none() && known::SYSTEM_COLUMNS.contains(&wanted) {
+                if found.is_none() && tables.iter().any(|t| known::system_column(t, wanted)) {
                     found = Some(Val::default());
                 }
             }
@@ -1558,7 +1558,7 @@ impl<'a> Tracer<'a> {
                         .iter()
                         .enumerate()
                         .any(|(i, c)| rel.rename.get(i).copied().unwrap_or(c.name.as_str()) == wanted)
-                        || known::SYSTEM_COLUMNS.contains(&wanted)
+                        || known::system_column(t, wanted)
                 };
                 tables.iter().all(has)
             }
@@ -2560,6 +2560,16 @@ enum Figured<'a> {
     Unknown,
 }
 
+/// `*`, `t.*`, `(f()).*`.
+fn starred(node: Node<'_>) -> bool {
+    let parts = match node {
+        Node::ColumnRef(c) => c.fields(),
+        Node::A_Indirection(i) => i.indirection(),
+        _ => return false,
+    };
+    matches!(last(parts), Some(Node::A_Star(_)))
+}
+
 fn figured(node: Node<'_>, depth: usize) -> Figured<'_> {
     use nodes::SubLinkType as Sub;
     let Some(depth) = depth.checked_sub(1) else { return Figured::Unknown };
@@ -2593,9 +2603,16 @@ fn figured(node: Node<'_>, depth: usize) -> Figured<'_> {
             (Sub::ARRAY_SUBLINK, _) => Figured::Strong("array"),
             (Sub::EXPR_SUBLINK, Node::SelectStmt(s)) if s.op == nodes::SetOperation::SETOP_NONE => {
                 match s.target_list().iter().next() {
+                    // What `*` is expanded to names it.
+                    Some(t) if starred(t.val()) => Figured::Unknown,
+                    // It has a name by then, if only `?column?`: a cast around it leaves it.
                     Some(t) => match t.name() {
                         Some(name) => Figured::Strong(name),
-                        None => figured(t.val(), depth),
+                        None => match figured(t.val(), depth) {
+                            Figured::Weak(name) | Figured::Strong(name) => Figured::Strong(name),
+                            Figured::No => Figured::Strong("?column?"),
+                            Figured::Unknown => Figured::Unknown,
+                        },
                     },
                     None => Figured::Unknown,
                 }
