@@ -524,8 +524,9 @@ impl Judge {
         if self.scope.is_empty() {
             return Arc::new(Decision::allowed());
         }
-        let mut decision =
-            self.refuse(&Refusal::Unclear("this session reads strings in a way the gateway does not follow"));
+        let mut decision = self.refuse(&Refusal::Unclear(
+            "this session reads strings, or is sent them, in a way the gateway does not follow",
+        ));
         if let Verdict::Block(block) = &mut decision.verdict {
             block.hint = "Connect with client_encoding=UTF8 (PGCLIENTENCODING=UTF8) and standard_conforming_strings=on.".into();
         }

@@ -8,7 +8,6 @@ mod definition;
 mod json;
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
 use ring::hmac;
@@ -151,7 +150,7 @@ impl Treatment {
             _ => Shape::Text,
         };
         let kind = Kind::Inside(Arc::new(Inside { shape, text: is_text(type_oid), places, detect }));
-        Some(Cell { kind, fill: Fill::of(type_oid, Some(format)) })
+        Some(Cell { kind })
     }
 }
 
@@ -159,7 +158,6 @@ impl Treatment {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
     kind: Kind,
-    fill: Option<Fill>,
 }
 
 /// What is replaced in a value, when it has it.
@@ -205,6 +203,9 @@ pub enum Masked {
     Kept,
 }
 
+/// A value longer than this is masked whole, and not looked into: no row may hold up a worker.
+pub const LOOKED_INTO_MAX: usize = 1 << 20;
+
 /// What text of any length becomes when nothing of it may stay.
 const REDACTED: &[u8] = b"***";
 
@@ -216,15 +217,13 @@ impl Cell {
             _ if is_text(type_oid) => Kind::Bytes(Arc::from(REDACTED)),
             _ => Kind::Null,
         };
-        Cell { kind, fill: Fill::of(type_oid, None) }
+        Cell { kind }
     }
 
     /// For a text that defines something, in a column of this type: what could be a value in it is replaced.
     pub(crate) fn definition(text: Text, type_oid: u32, format: Format) -> Cell {
         match Holder::of(type_oid, format) {
-            Some(holder) => {
-                Cell { kind: Kind::Definition(text, holder), fill: Fill::of(type_oid, Some(format)) }
-            }
+            Some(holder) => Cell { kind: Kind::Definition(text, holder) },
             None => Cell::redact(type_oid),
         }
     }
@@ -242,7 +241,26 @@ impl Cell {
             Mask::Hash if text && let Some(key) = key => Kind::Hash(key.clone()),
             Mask::Redact | Mask::Partial(_) | Mask::Hash => Cell::redact(type_oid).kind,
         };
-        Cell { kind, fill: Fill::of(type_oid, Some(format)) }
+        Cell { kind }
+    }
+
+    /// Appends what stands for a value that nobody looks at, because its mask does not or it is longer than [`LOOKED_INTO_MAX`].
+    pub fn unseen(&self, out: &mut Vec<u8>) -> Masked {
+        let text = match &self.kind {
+            Kind::Null => false,
+            Kind::Bytes(bytes) => {
+                out.extend_from_slice(bytes);
+                return Masked::Written;
+            }
+            Kind::Partial(_) | Kind::Hash(_) => true,
+            Kind::Inside(inside) => inside.text,
+            Kind::Definition(_, holder) => *holder == Holder::Text,
+        };
+        if !text {
+            return Masked::Null;
+        }
+        out.extend_from_slice(REDACTED);
+        Masked::Written
     }
 
     /// True when the result does not depend on the value: it may be dropped unread, whatever its length, and
@@ -266,6 +284,9 @@ impl Cell {
 
     /// Appends what stands for `value` to `out`. Never fails; valid for the column's type and format.
     pub fn apply(&self, value: &[u8], out: &mut Vec<u8>) -> Masked {
+        if value.len() > LOOKED_INTO_MAX {
+            return self.unseen(out);
+        }
         match &self.kind {
             Kind::Null => return Masked::Null,
             Kind::Bytes(bytes) => out.extend_from_slice(bytes),
@@ -282,84 +303,6 @@ impl Cell {
             },
         }
         Masked::Written
-    }
-
-    /// How a value in a row too long to be held is overwritten; `None`: a value of this type cannot be.
-    pub fn fill(&self) -> Option<Fill> {
-        self.fill
-    }
-}
-
-/// Overwrites a value as it streams by: as many bytes as it had, and a value of the type whatever they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fill {
-    /// One byte again and again.
-    Byte(u8),
-    /// A JSON string of stars, behind jsonb's version when there is one.
-    Json { version: bool },
-    /// Zeros of bytea in hex.
-    Hex,
-}
-
-impl Fill {
-    /// `format` is `None` where it is not known: what is valid in both.
-    fn of(type_oid: u32, format: Option<Format>) -> Option<Fill> {
-        if is_text(type_oid) {
-            return Some(Fill::Byte(b'*'));
-        }
-        Some(match (type_oid, format?) {
-            (JSON, _) => Fill::Json { version: false },
-            (JSONB, format) => Fill::Json { version: format == Format::Binary },
-            (BYTEA, Format::Text) => Fill::Hex,
-            // Every one of these has one length.
-            (
-                BYTEA | BOOL | INT2 | INT4 | INT8 | OID | FLOAT4 | FLOAT8 | DATE | TIME | TIMESTAMP
-                | TIMESTAMPTZ | UUID,
-                Format::Binary,
-            ) => Fill::Byte(0),
-            (INT2 | INT4 | INT8 | OID | FLOAT4 | FLOAT8 | NUMERIC, Format::Text) => Fill::Byte(b'0'),
-            (BOOL, Format::Text) => Fill::Byte(b'f'),
-            _ => return None,
-        })
-    }
-
-    /// Appends the bytes of `part` of what stands for a value of `length` bytes.
-    pub fn write(self, part: Range<usize>, length: usize, out: &mut Vec<u8>) {
-        let start = out.len();
-        let body = match self {
-            Fill::Byte(byte) => byte,
-            Fill::Json { .. } => b'*',
-            Fill::Hex => b'0',
-        };
-        out.resize(start + part.len(), body);
-        let mut put = |at: usize, byte: u8| {
-            if part.contains(&at)
-                && let Some(place) = out.get_mut(start + at - part.start)
-            {
-                *place = byte;
-            }
-        };
-        match self {
-            Fill::Byte(_) => {}
-            Fill::Json { version } => {
-                let first = usize::from(version);
-                if version {
-                    put(0, 1);
-                }
-                // One byte is no string, but may be a number.
-                let single = length == first + 1;
-                put(first, if single { b'0' } else { b'"' });
-                if !single && length > first {
-                    put(length - 1, b'"');
-                }
-            }
-            // Of an odd length it was not in hex, and zeros are bytes written as themselves.
-            Fill::Hex if length.is_multiple_of(2) => {
-                put(0, b'\\');
-                put(1, b'x');
-            }
-            Fill::Hex => {}
-        }
     }
 }
 
@@ -700,28 +643,6 @@ mod tests {
         let other = Cell::new(&Mask::Hash, Some(&HashKey::new(b"other")), 25, Format::Text);
         assert_ne!(shown(&other, b"ana@x.io"), Some(a.into_bytes()));
         assert!(!format!("{other:?}").contains("other"));
-    }
-
-    #[test]
-    fn a_fill_is_the_same_however_it_is_cut() {
-        for (fill, length, want) in [
-            (Fill::Byte(b'*'), 4, &b"****"[..]),
-            (Fill::Json { version: false }, 5, b"\"***\""),
-            (Fill::Json { version: false }, 2, b"\"\""),
-            (Fill::Json { version: false }, 1, b"0"),
-            (Fill::Json { version: true }, 5, b"\x01\"**\""),
-            (Fill::Json { version: true }, 2, b"\x010"),
-            (Fill::Hex, 6, b"\\x0000"),
-            (Fill::Hex, 2, b"\\x"),
-            (Fill::Hex, 3, b"000"),
-        ] {
-            for cut in 0..=length {
-                let mut out = Vec::new();
-                fill.write(0..cut, length, &mut out);
-                fill.write(cut..length, length, &mut out);
-                assert_eq!(out, want, "{fill:?} cut at {cut}");
-            }
-        }
     }
 
     #[test]

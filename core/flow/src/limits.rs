@@ -7,6 +7,9 @@ pub const READ_BYTES_MAX: usize = 256 << 10;
 /// Longest frame a session may ask to see whole ([`crate::Step::Read`]'s `need`). Statements that must be analysed and rows that
 /// must be rewritten in one piece fit; longer ones are streamed, or refused where they cannot be.
 pub const FRAME_BYTES_MAX: usize = (1 << 20) + (64 << 10);
+/// Of a row longer than a frame, what may come in front of its last masked cell: it is held, because a row's length comes first and
+/// would tell how long its masked cells are. More than this ends the session.
+pub const MASKED_ROW_BYTES_MAX: usize = 16 << 20;
 /// Longest statement text that is analysed on a worker. Parsing 1 MiB stays in the low tens of milliseconds.
 pub const STATEMENT_BYTES_MAX: usize = 1 << 20;
 /// PostgreSQL refuses start-up packets over 10,000 bytes (`MAX_STARTUP_PACKET_LENGTH`, postmaster.h).

@@ -310,7 +310,7 @@ pub(crate) enum ServerBody {
     None,
     Forward(usize),
     Discard(usize),
-    Row(Box<row::Stream>, Rc<Plan>),
+    Hold(Box<row::Held>),
 }
 
 /// The rest of a client message likewise.
@@ -514,7 +514,7 @@ impl Ready {
         // All sessions of one identity; another directory's identities are others.
         let owner = Owner(Arc::as_ptr(&self.identity).addr());
         let mut cache = self.shared.cache.borrow_mut();
-        let decision = cache.statement_of(owner, judge, text, self.settings.readable());
+        let decision = cache.statement_of(owner, judge, text, self.settings.readable(self.scope.masks()));
         drop(cache);
         if self.blind && decision.unknown_tables && decision.verdict == Verdict::Pass && self.scope.masks() {
             return Some(Arc::new(Decision {

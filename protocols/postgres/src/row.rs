@@ -1,14 +1,15 @@
 //! Walking DataRow cells and putting masks in their place.
 //!
-//! A row that fits a buffer is rewritten in one pass: runs between masked cells are copied, masks written, the length patched. A
-//! longer one is never held: its masked cells are overwritten byte for byte as they stream by (same length, see
-//! [`policy::mask::Cell::fill`]).
+//! A row is rewritten in one pass: runs between masked cells are copied, masks written, the length patched. Of
+//! one that does not fit a buffer, what comes in front of its last masked cell is held: a row's length comes first, and that of the row
+//! as the server sent it would tell how long its masked cells are.
 
 use std::rc::Rc;
 
+use flow::limits::MASKED_ROW_BYTES_MAX;
 use flow::{Fault, Side};
 use policy::Plan;
-use policy::mask::{Cell, Fill, Masked};
+use policy::mask::{Cell, LOOKED_INTO_MAX, Masked};
 
 fn fault(what: &'static str) -> Fault {
     Fault::Protocol { side: Side::Server, what }
@@ -129,6 +130,157 @@ impl Walker {
     }
 }
 
+/// A row that does not fit a buffer, on its way.
+pub(crate) struct Held {
+    /// Body bytes still to come.
+    left: usize,
+    part: Part,
+    /// The columns passed so far, and how many there are up to the last that is masked.
+    column: usize,
+    last: usize,
+    /// The message so far, masked.
+    row: Vec<u8>,
+    /// A value its mask looks into.
+    value: Vec<u8>,
+    masked: u64,
+    plan: Rc<Plan>,
+}
+
+/// What comes next.
+enum Part {
+    Count,
+    Length,
+    /// So many bytes of a cell that passes, is masked unseen, or is looked into.
+    Pass(usize),
+    Drop(usize),
+    Look(usize),
+}
+
+impl Held {
+    pub(crate) fn new(body: usize, plan: Rc<Plan>) -> Held {
+        let last = plan.columns.iter().rposition(Option::is_some).map_or(0, |at| at + 1);
+        let row = vec![b'D', 0, 0, 0, 0];
+        Held { left: body, part: Part::Count, column: 0, last, row, value: Vec::new(), masked: 0, plan }
+    }
+
+    /// Takes from `input` what it can; returns how much that was.
+    pub(crate) fn take(&mut self, input: &[u8]) -> Result<usize, Fault> {
+        let offered = input.get(..self.left).unwrap_or(input);
+        let mut rest = offered;
+        while !self.passed() {
+            match &mut self.part {
+                Part::Count => {
+                    let Some((count, after)) = rest.split_first_chunk::<2>() else { break };
+                    if usize::from(u16::from_be_bytes(*count)) != self.plan.columns.len() {
+                        return Err(fault("DataRow: more or fewer columns than described"));
+                    }
+                    self.row.extend_from_slice(count);
+                    (rest, self.part) = (after, Part::Length);
+                }
+                Part::Length => {
+                    let Some((length, after)) = rest.split_first_chunk::<4>() else { break };
+                    rest = after;
+                    self.begin(*length)?;
+                }
+                Part::Pass(left) | Part::Drop(left) | Part::Look(left) => {
+                    let (now, after) = rest.split_at(rest.len().min(*left));
+                    if now.is_empty() && *left > 0 {
+                        break;
+                    }
+                    (rest, *left) = (after, *left - now.len());
+                    let over = *left == 0;
+                    match self.part {
+                        Part::Pass(_) => self.row.extend_from_slice(now),
+                        Part::Look(_) => self.value.extend_from_slice(now),
+                        _ => {}
+                    }
+                    if over {
+                        self.end();
+                    }
+                }
+            }
+        }
+        let taken = offered.len() - rest.len();
+        self.left -= taken;
+        if self.left == 0 && !self.passed() {
+            return Err(fault("DataRow: cells and length disagree"));
+        }
+        Ok(taken)
+    }
+
+    /// The next cell has this length.
+    fn begin(&mut self, length: [u8; 4]) -> Result<(), Fault> {
+        let mask = self.plan.columns.get(self.column).and_then(Option::as_ref);
+        let size = match i32::from_be_bytes(length) {
+            // NULL stays NULL.
+            -1 => {
+                self.row.extend_from_slice(&length);
+                self.column += 1;
+                return Ok(());
+            }
+            length => usize::try_from(length).map_err(|_| fault("DataRow: negative cell length"))?,
+        };
+        self.part = match mask {
+            None if self.row.len() + size > MASKED_ROW_BYTES_MAX => {
+                return Err(Fault::Limit {
+                    side: Side::Server,
+                    what: "over 16 MiB in front of a masked cell",
+                });
+            }
+            None => {
+                self.row.extend_from_slice(&length);
+                Part::Pass(size)
+            }
+            Some(mask) if mask.ignores_value() || size > LOOKED_INTO_MAX => Part::Drop(size),
+            Some(_) => Part::Look(size),
+        };
+        if size == 0 {
+            self.end();
+        }
+        Ok(())
+    }
+
+    /// The cell is here, or gone.
+    fn end(&mut self) {
+        let part = std::mem::replace(&mut self.part, Part::Length);
+        if let Some(mask) = self.plan.columns.get(self.column).and_then(Option::as_ref) {
+            let at = self.row.len();
+            self.row.extend_from_slice(&[0xff; 4]);
+            let masked = match part {
+                Part::Drop(_) => mask.unseen(&mut self.row),
+                _ => mask.apply(&self.value, &mut self.row),
+            };
+            self.masked += u64::from(masked != Masked::Kept);
+            match masked {
+                Masked::Null => {}
+                Masked::Written => {
+                    let length = self.row.len() - at - 4;
+                    patch(&mut self.row, at, length);
+                }
+                Masked::Kept => {
+                    patch(&mut self.row, at, self.value.len());
+                    self.row.extend_from_slice(&self.value);
+                }
+            }
+            self.value.clear();
+        }
+        self.column += 1;
+    }
+
+    /// All that is masked is.
+    pub(crate) fn passed(&self) -> bool {
+        self.column >= self.last && matches!(self.part, Part::Length)
+    }
+
+    /// Appends what came so far to `out`; returns how many bytes are still to come, which pass, and how many cells were masked.
+    pub(crate) fn write(mut self, out: &mut Vec<u8>) -> (usize, u64) {
+        let length = self.row.len() - 1 + self.left;
+        patch(&mut self.row, 1, length);
+        out.extend_from_slice(&self.row);
+        (self.left, self.masked)
+    }
+}
+
 /// The cell at the start of `row`, and what follows it.
 #[inline]
 fn cell(row: &[u8]) -> Result<(Option<&[u8]>, &[u8]), Fault> {
@@ -148,102 +300,6 @@ fn patch(out: &mut [u8], at: usize, length: usize) {
     let length = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
     if let Some(room) = out.get_mut(at..at + 4) {
         room.copy_from_slice(&length);
-    }
-}
-
-/// A row on its way that is too long to be held.
-pub(crate) struct Stream {
-    /// Body bytes still to come.
-    left: usize,
-    column: usize,
-    /// Bytes left of the cell being copied, how many it has, and what replaces them.
-    cell: usize,
-    length: usize,
-    fill: Option<Fill>,
-    counted: bool,
-}
-
-impl Stream {
-    pub(crate) fn new(body: usize) -> Stream {
-        Stream { left: body, column: 0, cell: 0, length: 0, fill: None, counted: false }
-    }
-
-    /// Takes from `input` what it can, appending to `out`; returns how much was taken and how many cells were masked in it.
-    pub(crate) fn advance(
-        &mut self,
-        input: &[u8],
-        plan: &Plan,
-        out: &mut Vec<u8>,
-    ) -> Result<(usize, u64), Fault> {
-        let mut rest = input.get(..self.left.min(input.len())).unwrap_or_default();
-        let offered = rest.len();
-        let mut masked = 0;
-        loop {
-            if !self.counted {
-                let Some((count, after)) = rest.split_first_chunk::<2>() else { break };
-                if usize::from(u16::from_be_bytes(*count)) != plan.columns.len() {
-                    return Err(fault("DataRow: more or fewer columns than described"));
-                }
-                out.extend_from_slice(count);
-                self.counted = true;
-                rest = after;
-            } else if self.cell > 0 {
-                let (part, after) = rest.split_at(self.cell.min(rest.len()));
-                if part.is_empty() {
-                    break;
-                }
-                match self.fill {
-                    Some(fill) => {
-                        let at = self.length - self.cell;
-                        fill.write(at..at + part.len(), self.length, out);
-                    }
-                    None => out.extend_from_slice(part),
-                }
-                self.cell -= part.len();
-                rest = after;
-            } else if let Some(column) = plan.columns.get(self.column) {
-                let Some((length, after)) = rest.split_first_chunk::<4>() else { break };
-                self.column += 1;
-                out.extend_from_slice(length);
-                rest = after;
-                let length = i32::from_be_bytes(*length);
-                self.cell = usize::try_from(length).unwrap_or(0);
-                self.length = self.cell;
-                self.fill = None;
-                if length < -1 {
-                    return Err(fault("DataRow: negative cell length"));
-                }
-                if let Some(cell) = column
-                    && length >= 0
-                {
-                    masked += 1;
-                    self.fill = cell.fill();
-                    if self.fill.is_none() && self.cell > 0 {
-                        return Err(Fault::Limit {
-                            side: Side::Server,
-                            what: "a row too long to be held, with a masked cell that cannot be masked in place",
-                        });
-                    }
-                }
-            } else {
-                break;
-            }
-        }
-        let taken = offered - rest.len();
-        self.left -= taken;
-        if self.column == plan.columns.len() && self.cell == 0 && self.counted && self.left > 0 {
-            return Err(fault("DataRow: trailing bytes"));
-        }
-        Ok((taken, masked))
-    }
-
-    pub(crate) fn done(&self) -> bool {
-        self.left == 0
-    }
-
-    /// True when the row's bytes are used up but a cell is not: the lengths lied.
-    pub(crate) fn broken(&self, plan: &Plan) -> bool {
-        self.done() && (self.cell > 0 || self.column != plan.columns.len() || !self.counted)
     }
 }
 
@@ -319,50 +375,41 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_row_that_cannot_be_held_is_overwritten_in_place() {
+    fn a_row_longer_than_a_buffer_is_masked_as_any_other_wherever_it_is_cut() {
         let masked = |oid, format| Some(cell(r#""mask": "redact""#, oid, format));
-        let columns = [
-            Some(cell(r#""detect": ["email"]"#, 25, Format::Text)),
-            None,
-            masked(3802, Format::Text),
-            masked(3802, Format::Binary),
-            masked(20, Format::Binary),
-            masked(17, Format::Text),
-            masked(1700, Format::Binary),
-        ];
-        let plan = Plan { columns: columns.into() };
-        let body = row(&[
-            Some(b"nothing"),
-            Some(b"x"),
-            Some(b"{\"a\":1}"),
-            Some(b"\x01[123]"),
-            Some(&[7; 8]),
-            Some(b"\\x4711"),
-            None,
-        ]);
-        let want = row(&[
-            Some(b"*******"),
-            Some(b"x"),
-            Some(b"\"*****\""),
-            Some(b"\x01\"***\""),
-            Some(&[0; 8]),
-            Some(b"\\x0000"),
-            None,
-        ]);
-        for cut in 0..=body.len() {
-            let (mut stream, mut out, mut masked) = (Stream::new(body.len()), Vec::new(), 0);
-            let mut taken = 0;
-            for end in [cut, body.len()] {
-                let (more, cells) = stream.advance(&body[taken..end], &plan, &mut out).unwrap();
-                (taken, masked) = (taken + more, masked + cells);
+        let detect = || Some(cell(r#""detect": ["email"]"#, 25, Format::Text));
+        let columns =
+            [detect(), None, masked(3802, Format::Text), masked(25, Format::Text), detect(), None, None];
+        let plan = Rc::new(Plan { columns: columns.into() });
+        for (long, none) in [(&b"needle"[..], None), (b"", Some(&b""[..]))] {
+            let body = row(&[
+                Some(b"<ana@x.io>"),
+                Some(b"passes"),
+                Some(long),
+                Some(long),
+                Some(b"nothing"),
+                none,
+                Some(b"passes too"),
+            ]);
+            let (mut want, mut cells) = (Vec::new(), 0);
+            cells += Walker::new(plan.clone()).mask(&body, &mut want).unwrap();
+            for cut in 0..=body.len() {
+                let mut held = Held::new(body.len(), plan.clone());
+                let taken = held.take(&body[..cut]).unwrap();
+                let taken = taken + held.take(&body[taken..]).unwrap();
+                assert!(held.passed());
+                let mut out = Vec::new();
+                assert_eq!(held.write(&mut out), (body.len() - taken, cells));
+                out.extend_from_slice(&body[taken..]);
+                assert_eq!(out, want, "cut at {cut}");
             }
-            assert!(stream.done() && !stream.broken(&plan));
-            assert_eq!((out, masked), (want.clone(), 5), "cut at {cut}");
         }
-        // Some types have no value for every length.
-        let body = row(&[Some(b"47")]);
-        let plan = Plan { columns: [masked(1700, Format::Binary)].into() };
-        assert!(Stream::new(body.len()).advance(&body, &plan, &mut Vec::new()).is_err());
+        // The lengths lie.
+        let body = row(&[Some(b"a")]);
+        assert!(Held::new(body.len(), plan.clone()).take(&body).is_err());
+        let plan = Rc::new(Plan { columns: [masked(25, Format::Text)].into() });
+        assert!(Held::new(8, plan.clone()).take(&[0, 1, 0, 0, 0, 9, 1, 1]).is_err());
+        assert!(Held::new(7, plan).take(&[0, 1, 0xff, 0xff, 0xff, 0xfe, 0]).is_err());
     }
 
     #[test]

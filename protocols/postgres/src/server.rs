@@ -98,18 +98,22 @@ impl Ready {
                     return Ok(false);
                 }
             }
-            ServerBody::Row(stream, plan) => {
-                let (taken, masked) = stream.advance(input, plan, flow.own(Side::Client))?;
-                if stream.broken(plan) {
-                    return Err(fault("DataRow: cells and length disagree"));
-                }
-                let over = stream.done();
-                self.current.masked += masked;
-                self.current.bytes += taken as u64;
-                flow.discard(taken);
-                if !over {
+            ServerBody::Hold(held) => {
+                flow.discard(held.take(input)?);
+                if !held.passed() {
                     return Ok(false);
                 }
+                let ServerBody::Hold(held) = std::mem::replace(&mut self.server_body, ServerBody::None)
+                else {
+                    return Ok(true);
+                };
+                let out = flow.own(Side::Client);
+                let before = out.len();
+                let (left, masked) = held.write(out);
+                self.current.masked += masked;
+                self.current.bytes += (out.len() - before) as u64;
+                self.server_body = ServerBody::Forward(left);
+                return self.server_body(flow);
             }
         }
         self.server_body = ServerBody::None;
@@ -221,11 +225,10 @@ impl Ready {
                 }
             }
             if header.total() > FRAME_BYTES_MAX {
-                out.extend_from_slice(rest.get(..HEADER).unwrap_or_default());
                 taken += HEADER;
                 self.current.rows += 1;
-                let stream = Box::new(row::Stream::new(header.body));
-                self.server_body = ServerBody::Row(stream, walker.plan.clone());
+                let held = row::Held::new(header.body, walker.plan.clone());
+                self.server_body = ServerBody::Hold(Box::new(held));
                 break;
             }
             let Some(body) = frame::body(rest, header) else {

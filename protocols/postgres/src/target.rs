@@ -41,12 +41,14 @@ pub(crate) struct Settings {
     /// The client speaks, or spoke, an encoding in which a byte that looks like ASCII may be half of another character. That it spoke it
     /// counts because RESET, DISCARD and ROLLBACK return to it, and what is pipelined behind them is read before the server says so.
     pub(crate) embeds_ascii: bool,
+    /// It speaks, or spoke, an encoding the server has to convert to: a value that cannot be converted is an error, which tells it.
+    pub(crate) converts: bool,
 }
 
 impl Settings {
-    /// Texts, and COPY data, can be read byte by byte with the rules we know.
-    pub(crate) fn readable(self) -> bool {
-        self.standard_strings && !self.embeds_ascii
+    /// Texts, and COPY data, can be read byte by byte with the rules we know; and, with `masks`, no value is looked at on its way here.
+    pub(crate) fn readable(self, masks: bool) -> bool {
+        self.standard_strings && !self.embeds_ascii && !(masks && self.converts)
     }
 
     /// Takes note of a ParameterStatus message.
@@ -58,6 +60,7 @@ impl Settings {
             b"client_encoding" => {
                 self.utf8 =
                     [&b"UTF8"[..], b"UNICODE", b"SQL_ASCII"].iter().any(|e| value.eq_ignore_ascii_case(e));
+                self.converts |= !self.utf8;
                 self.embeds_ascii |= !self.utf8 && embeds_ascii(value);
             }
             _ => {}
@@ -101,7 +104,7 @@ impl TargetLogin {
             encrypted: false,
             stage: Stage::Authenticating,
             key: None,
-            settings: Settings { standard_strings: true, utf8: true, embeds_ascii: false },
+            settings: Settings { standard_strings: true, utf8: true, embeds_ascii: false, converts: false },
         }
     }
 
