@@ -707,6 +707,10 @@ impl Judge {
         let loud = |act: &Act<'_>| match act.class {
             "insert" | "update" | "delete" | "merge" => !quiet(act.target),
             "truncate" => true,
+            // Indexes are built anew, and expressions worked out.
+            "analyze" | "cluster" | "refresh" | "reindex" | "vacuum" => {
+                facts.names.is_empty() || !facts.names.iter().all(|name| quiet(Some(*name)))
+            }
             _ => false,
         };
         facts.ddl
@@ -803,7 +807,7 @@ impl Judge {
         if judged.clean && !compares {
             return;
         }
-        let stores = (facts.writes || facts.ddl) && class != "execute";
+        let stores = facts.writes || facts.ddl;
         let world = World { rows_left_out: facts.rows_left_out, ..self.world() };
         match trace::trace(world, statement) {
             Ok(trace) if judged.clean => self.asked(&trace, judged, decision),
@@ -1026,7 +1030,9 @@ impl Judge {
     /// Whether what a statement stores, or hands on, may carry masked data.
     fn kept(&self, trace: &Trace, stores: bool, names_masked: bool, judged: &mut Judged) {
         let carried = trace.writes.iter().flat_map(|(_, sources)| sources).next();
-        let why = if let (Some(base), true) = (carried, stores) {
+        let why = if trace.launders {
+            "it calls a function that stores what derives from a masked column"
+        } else if let (Some(base), true) = (carried, stores) {
             if self.world().defines(*base) {
                 "it stores how something is defined, which may repeat masked data"
             } else {
@@ -1065,6 +1071,16 @@ impl Judge {
                         CODE_NOT_ANALYSED,
                         "42501",
                         not_while_masked("it reads a file or program of the server"),
+                    )
+                });
+            }
+            // Its condition says row by row what a function answers.
+            if prover.prove(statement, Question::Output).unknown_function {
+                judged.block.get_or_insert_with(|| {
+                    built_in(
+                        CODE_NOT_ANALYSED,
+                        "42501",
+                        not_while_masked("it calls a function that is not known to be harmless"),
                     )
                 });
             }

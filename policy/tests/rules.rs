@@ -145,6 +145,19 @@ fn catalog() -> Catalog {
         tables,
         functions: vec![
             function("get_contact", "sql"),
+            Function {
+                body: "INSERT INTO kv SELECT id::text, ssn FROM public.customers; SELECT 1".into(),
+                ..function("keep_contacts", "sql")
+            },
+            Function { body: "SELECT public.keep_contacts()".into(), ..function("keep_through", "sql") },
+            Function {
+                body: "INSERT INTO kv SELECT id, ssn FROM customers WHERE ssn LIKE $1".into(),
+                ..function("keep_some", "sql")
+            },
+            Function {
+                body: "UPDATE customers SET created = now() WHERE email = $1".into(),
+                ..function("touch", "sql")
+            },
             function("upper_shadow", "sql"),
             function("initcap", "sql"),
             function("uuid_generate_v4", "c"),

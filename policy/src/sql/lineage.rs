@@ -704,6 +704,9 @@ pub(crate) fn harmless_ddl(statement: Node<'_>, prover: &Prover<'_>) -> Result<(
     use nodes::{AlterTableType as Cmd, ObjectType as T};
     const CODE: &str = "it defines code that cannot be analysed";
     const RELATION: &str = "it changes a relation with masked columns";
+    // Tables of the type follow, masked ones too, and the catalogue does not say which those are.
+    const TYPED: &str = "it changes tables made of a type";
+    let cascades = |behavior| behavior == nodes::DropBehavior::DROP_CASCADE;
     let known_and_plain = |relation: Option<&nodes::RangeVar>| {
         let Some(relation) = relation else { return Err(CODE) };
         // A relation the catalogue does not have was made a moment ago, in this session, from clean data.
@@ -733,6 +736,9 @@ pub(crate) fn harmless_ddl(statement: Node<'_>, prover: &Prover<'_>) -> Result<(
             known_and_plain(a.relation())?;
             for command in a.cmds().iter() {
                 match command {
+                    Node::AlterTableCmd(c) if a.objtype == T::OBJECT_TYPE && cascades(c.behavior) => {
+                        return Err(TYPED);
+                    }
                     Node::AlterTableCmd(c)
                         if !matches!(
                             c.subtype,
@@ -746,6 +752,7 @@ pub(crate) fn harmless_ddl(statement: Node<'_>, prover: &Prover<'_>) -> Result<(
             }
         }
         Node::RenameStmt(r) => match r.rename_type {
+            T::OBJECT_ATTRIBUTE if cascades(r.behavior) => return Err(TYPED),
             T::OBJECT_TYPE | T::OBJECT_ROLE | T::OBJECT_DOMAIN | T::OBJECT_DOMCONSTRAINT => {}
             _ => known_and_plain(r.relation())?,
         },
@@ -904,6 +911,11 @@ fn definitions(catalog: &Catalog, index: &Index, taints: &mut Taints) -> Summari
             break;
         }
     }
+    for (name, all) in functions {
+        if let Some(summary) = trace::stored(World::new(catalog, index, taints, &summaries), &all) {
+            summaries.insert(name.into(), summary);
+        }
+    }
     // The rest is made of what nobody can follow: column by column where at least that can be told.
     for view in views {
         if let Some(mut taint) = settle(view, World::new(catalog, index, taints, &summaries), true) {
@@ -923,7 +935,7 @@ fn settle(view: &Table, world: World<'_>, partly: bool) -> Option<Taint> {
     let asks = |place: &Place| !matches!(place, Place::Output | Place::Null | Place::Count);
     // Whoever made the view chose what it asks of definitions.
     let asked = trace.reads.iter().any(|(base, place)| asks(place) && !world.defines(*base));
-    if trace.stranger || trace.effects || asked {
+    if trace.stranger || trace.effects || trace.launders || asked {
         return None;
     }
     let outputs = trace.outputs.filter(|o| o.len() == view.columns.len())?;

@@ -81,8 +81,17 @@ pub(crate) struct Trace {
     vague: bool,
     /// A function nobody knows is called at all.
     pub unknown_function: bool,
+    /// A function of users is called that stores what derives from a hidden column.
+    pub launders: bool,
     /// Targets of writes, as they are written, with what flows into them.
     pub writes: Vec<(String, Vec<Base>)>,
+}
+
+impl Trace {
+    /// It stores what derives from a hidden column, or nobody knows from what.
+    fn keeps(&self) -> bool {
+        self.launders || self.stores_unknown || self.writes.iter().any(|(_, of)| !of.is_empty())
+    }
 }
 
 /// One output column.
@@ -120,6 +129,10 @@ pub(crate) struct Summary {
     pub sources: Vec<Base>,
     /// It stores something, or has another effect.
     pub effects: bool,
+    /// What it stores derives from a hidden column, or nobody knows from what.
+    pub launders: bool,
+    /// Nothing else is known of it.
+    pub stranger: bool,
 }
 
 pub(crate) type Summaries = HashMap<Box<str>, Summary>;
@@ -440,6 +453,15 @@ impl<'a> Tracer<'a> {
                     val = Val { text, type_oid: TEXT, ..Val::definition(Part::Whole) };
                 }
                 Ok(Some(Columns { list: vec![Col { name: Some("QUERY PLAN"), val }], rest: None }))
+            }
+            Node::ExecuteStmt(e) => {
+                // What it is given may be stored, or shown, by what was prepared.
+                for given in e.params() {
+                    let val = self.value(given, outer)?;
+                    self.record(&val, Place::Write);
+                    self.trace.stores_unknown |= val.hidden();
+                }
+                Ok(Some(Columns::open(Val::unknown())))
             }
             Node::VariableShowStmt(v) if v.name().is_some_and(known::of_users) => {
                 Ok(Some(Columns { list: vec![Col { name: v.name(), val: Val::setting() }], rest: None }))
@@ -2175,9 +2197,13 @@ impl<'a> Tracer<'a> {
     }
 
     /// What a function of users shows besides its arguments.
-    fn summary(&self, function: &str) -> Val {
+    fn summary(&mut self, function: &str) -> Val {
         match self.world.summaries.get(function) {
-            Some(summary) => Val { sources: summary.sources.clone(), ..Val::default() },
+            Some(summary) => {
+                self.trace.launders |= summary.launders;
+                let (unknown, stranger) = (summary.stranger, summary.stranger);
+                Val { sources: summary.sources.clone(), unknown, stranger, ..Val::default() }
+            }
             None => Val { stranger: true, ..Val::unknown() },
         }
     }
@@ -2666,12 +2692,13 @@ pub(crate) fn summarise(world: World<'_>, functions: &[&Function]) -> Option<Sum
         for statement in tree.stmts() {
             let trace = trace(World { body: true, ..world }, statement).ok()?;
             // A body that chooses its rows by hidden columns asks about them, with values nobody sees.
-            let asks = |place: &Place| !matches!(place, Place::Output | Place::Null | Place::Count);
+            let asks = |p: &Place| !matches!(p, Place::Output | Place::Null | Place::Count | Place::Write);
             let asked = trace.reads.iter().any(|(base, p)| asks(p) && !world.defines(*base));
             if trace.stranger || trace.effects || (!world.all && asked) {
                 return None;
             }
             let facts = facts::read(statement).ok()?;
+            summary.launders |= trace.keeps();
             summary.effects |= !trace.writes.is_empty()
                 || facts.functions.iter().any(|f| listed(known::EFFECT_FUNCTIONS, f));
             for out in trace.outputs? {
@@ -2688,4 +2715,18 @@ pub(crate) fn summarise(world: World<'_>, functions: &[&Function]) -> Option<Sum
     summary.sources.sort_unstable();
     summary.sources.dedup();
     Some(summary)
+}
+
+/// What is known of functions of one name that [`summarise`] cannot tell: those that store what is hidden, or nobody knows what.
+pub(crate) fn stored(world: World<'_>, functions: &[&Function]) -> Option<Summary> {
+    let keeps = |function: &&Function| {
+        let tree = body(function).and_then(|text| super::parse(text.as_bytes()).ok());
+        tree.is_some_and(|tree| {
+            tree.stmts().any(|statement| match trace(World { body: true, ..world }, statement) {
+                Ok(trace) => trace.keeps(),
+                Err(_) => facts::read(statement).is_ok_and(|f| f.writes || f.ddl),
+            })
+        })
+    };
+    functions.iter().any(keeps).then(|| Summary { stranger: true, launders: true, ..Summary::default() })
 }
