@@ -21,6 +21,7 @@ use crate::shape;
 use crate::sql::facts::{self, Act, Copy, Facts, Name, Value};
 use crate::sql::known::{self, Part, listed};
 use crate::sql::lineage::{self, Index, Prover, Question, Taints};
+use crate::sql::literal;
 use crate::sql::mentions::Mentions;
 use crate::sql::trace::{self, Base, Place, Summaries, Trace, World};
 use crate::sql::{self, Refusal};
@@ -198,7 +199,7 @@ impl Kept {
                 for given in e.params() {
                     let Node::A_Const(constant) = given else { return None };
                     use pg_raw_parse::ConstValue as Value;
-                    strings &= matches!(constant.val(), None | Some(Value::String(_)));
+                    strings &= matches!(literal::value(constant), None | Some(Value::String(_)));
                 }
                 Kept::Executed { name: e.name()?.to_owned(), strings }
             }
@@ -563,6 +564,7 @@ impl Judge {
         let mut decision = Decision::allowed();
         let mut first_block = None;
         let mut count = 0usize;
+        literal::take_read();
         let several = tree.stmts().nth(1).is_some();
         let forms = self.forms(sql, &tree);
         for statement in tree.stmts() {
@@ -603,6 +605,7 @@ impl Judge {
             decision.outputs = None;
             decision.kept = None;
         }
+        decision.literals_matter |= literal::take_read();
         decision.observed.dedup();
         if let Some(block) = first_block {
             decision.verdict = Verdict::Block(block);

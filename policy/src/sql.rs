@@ -9,6 +9,7 @@ pub(crate) mod children;
 pub(crate) mod facts;
 pub(crate) mod known;
 pub(crate) mod lineage;
+pub(crate) mod literal;
 pub mod mentions;
 pub(crate) mod trace;
 

@@ -6,6 +6,7 @@
 use pg_raw_parse::{Node, nodes};
 
 use super::children::{Unknown, children};
+use super::literal;
 
 /// A relation as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -241,13 +242,15 @@ fn settings_row(statement: Node<'_>) -> Option<(&str, &str)> {
         table.relname() == Some("pg_settings") && table.schemaname().is_none_or(|s| s == "pg_catalog");
     let named =
         table.alias().is_none() && is_name(condition.lexpr()) && call.args().get(0).is_some_and(is_name);
-    let setting = constant(condition.rexpr())?;
-    let value = constant(call.args().get(1)?)?;
-    (equal && one && system && named).then_some((setting, value))
+    // A literal is read only where the rest fits.
+    if !(equal && one && system && named) {
+        return None;
+    }
+    Some((constant(condition.rexpr())?, constant(call.args().get(1)?)?))
 }
 
 fn string(c: &nodes::A_Const) -> Option<&str> {
-    match c.val() {
+    match literal::value(c) {
         Some(pg_raw_parse::ConstValue::String(s)) => Some(s),
         _ => None,
     }
@@ -728,14 +731,14 @@ pub(crate) fn every_row(condition: Node<'_>, known: &dyn Fn(&nodes::ColumnRef) -
                     (Node::ColumnRef(a), Node::ColumnRef(b)) => {
                         same(a, b) && !matches!(operator, "<>" | "!=" | "<" | ">")
                     }
-                    (Node::ColumnRef(c), constant) => match (operator, number(constant)) {
+                    (Node::ColumnRef(c), constant) => match (operator, bound(operator, constant)) {
                         (">", Some(n)) => n <= 0 && every_key(known(c)),
                         (">=", Some(n)) => n <= 1 && every_key(known(c)),
                         ("<>" | "!=", Some(n)) => n <= 0 && every_key(known(c)),
                         ("~~" | "~~*", _) => percents(constant) && known(c).not_null,
                         _ => looks_at_nothing(node),
                     },
-                    (constant, Node::ColumnRef(c)) => match (operator, number(constant)) {
+                    (constant, Node::ColumnRef(c)) => match (operator, bound(operator, constant)) {
                         ("<", Some(n)) => n <= 0 && every_key(known(c)),
                         ("<=", Some(n)) => n <= 1 && every_key(known(c)),
                         ("<>" | "!=", Some(n)) => n <= 0 && every_key(known(c)),
@@ -749,12 +752,16 @@ pub(crate) fn every_row(condition: Node<'_>, known: &dyn Fn(&nodes::ColumnRef) -
             _ => looks_at_nothing(node),
         }
     }
+    /// The number a column is compared with; what `column = number` is equal to does not matter, and is not looked at.
+    fn bound(operator: &str, node: Node<'_>) -> Option<i64> {
+        if matches!(operator, "<" | ">" | "<=" | ">=" | "<>" | "!=") { number(node) } else { None }
+    }
     fn every_key(known: Known) -> bool {
         known.not_null && known.key_like
     }
     fn number(node: Node<'_>) -> Option<i64> {
         match node {
-            Node::A_Const(c) => match c.val() {
+            Node::A_Const(c) => match literal::value(c) {
                 Some(pg_raw_parse::ConstValue::Integer(i)) => Some(i64::from(i)),
                 _ => None,
             },
@@ -902,6 +909,7 @@ pub(crate) fn few(statement: Node<'_>, key: &dyn Fn(Name<'_>) -> Option<Vec<Stri
         return false;
     }
     if let Node::A_Const(c) = s.limit_count()
+        // Not marked as read: whether it may use the last of a budget is all that hangs on it.
         && matches!(c.val(), Some(pg_raw_parse::ConstValue::Integer(n)) if n <= 10)
     {
         return true;

@@ -5,6 +5,7 @@
 //! [`SYSTEM_RELATIONS`] holds values, statement texts or secrets of users, but for what [`definitions`] and [`defines`] name. Every list is sorted (a test holds it).
 //! Source: pg_proc.dat, system_views.sql and guc_tables.c of PostgreSQL 13–18.
 
+use super::literal;
 use pg_raw_parse::{Node, nodes};
 
 use crate::catalog::Table;
@@ -169,7 +170,7 @@ pub(crate) fn of_users(setting: &str) -> bool {
 pub(crate) fn of_server(call: &nodes::FuncCall) -> bool {
     match call.args().first() {
         Some(Node::A_Const(c)) => {
-            matches!(c.val(), Some(pg_raw_parse::ConstValue::String(name)) if !of_users(name))
+            matches!(literal::value(c), Some(pg_raw_parse::ConstValue::String(name)) if !of_users(name))
         }
         _ => false,
     }

@@ -16,6 +16,7 @@ use super::children::children;
 use super::facts::{self, constant, name};
 use super::known::{self, Part, listed};
 use super::lineage::{Index, Taint, Taints, built_in, plain_operator, system};
+use super::literal;
 use crate::catalog::{Catalog, Constraint, Function, Table, TableColumn};
 use crate::judge::{Probe, ProbeValue};
 use crate::mask::Text;
@@ -865,7 +866,9 @@ impl<'a> Tracer<'a> {
         };
         match node {
             Node::A_Const(c) => {
-                let Some(pg_raw_parse::ConstValue::Integer(n)) = c.val() else { return Ok(Val::default()) };
+                let Some(pg_raw_parse::ConstValue::Integer(n)) = literal::value(c) else {
+                    return Ok(Val::default());
+                };
                 let position = usize::try_from(n).ok().and_then(|n| n.checked_sub(1));
                 let found = position.and_then(|i| columns.list.get(i)).filter(|_| columns.rest.is_none());
                 Ok(found.map_or_else(|| columns.all(), |c| c.val.clone()))
@@ -2088,7 +2091,7 @@ impl<'a> Tracer<'a> {
                         _ => return Ok(true),
                     };
                     let small = matches!(other, Node::A_Const(c)
-                        if matches!(c.val(), Some(pg_raw_parse::ConstValue::Integer(n)) if n.abs() < 1_000_000));
+                        if matches!(literal::value(c), Some(pg_raw_parse::ConstValue::Integer(n)) if n.abs() < 1_000_000));
                     // An overflow would tell how large it is.
                     !(small && matches!(self.reference(column, scope)?.type_oid, 701 | 1700))
                 }
@@ -2301,7 +2304,7 @@ impl<'a> Tracer<'a> {
             first = chain.lexpr();
         }
         let Node::A_Const(c) = first else { return Ok(false) };
-        let Some(pg_raw_parse::ConstValue::String(pattern)) = c.val() else { return Ok(false) };
+        let Some(pg_raw_parse::ConstValue::String(pattern)) = literal::value(c) else { return Ok(false) };
         let fine = match operator {
             "=" if pattern.starts_with("nextval('") => true,
             "=" | "<>" => pattern.is_empty() && rest.is_empty(),
@@ -2460,7 +2463,7 @@ fn probed(node: Node<'_>) -> ProbeValue {
             Node::ParamRef(p) => return ProbeValue::Parameter(u16::try_from(p.number).unwrap_or(u16::MAX)),
             Node::A_Const(c) => {
                 use pg_raw_parse::ConstValue as Value;
-                return ProbeValue::Literal(match c.val() {
+                return ProbeValue::Literal(match literal::value(c) {
                     Some(Value::Integer(i)) => Probe::digest(i.to_string().as_bytes()),
                     Some(Value::Float(s) | Value::String(s) | Value::BitString(s)) => {
                         Probe::digest(s.as_bytes())
@@ -2476,7 +2479,7 @@ fn probed(node: Node<'_>) -> ProbeValue {
 
 /// `';'`: to take it from the end of a definition leaves the definition.
 fn punctuation(node: Node<'_>) -> bool {
-    matches!(node, Node::A_Const(c) if matches!(c.val(), Some(pg_raw_parse::ConstValue::String(";" | " " | "\""))))
+    matches!(node, Node::A_Const(c) if matches!(literal::value(c), Some(pg_raw_parse::ConstValue::String(";" | " " | "\""))))
 }
 
 /// A cast to a type that holds every text whole.
@@ -2490,7 +2493,7 @@ fn whole_text(c: &nodes::TypeCast) -> bool {
 }
 
 fn is_number(node: Node<'_>) -> bool {
-    matches!(node, Node::A_Const(c) if matches!(c.val(), Some(pg_raw_parse::ConstValue::Integer(n)) if n >= 0))
+    matches!(node, Node::A_Const(c) if matches!(literal::value(c), Some(pg_raw_parse::ConstValue::Integer(n)) if n >= 0))
 }
 
 fn last(list: &NodeList) -> Option<Node<'_>> {
