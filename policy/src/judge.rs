@@ -1166,7 +1166,7 @@ impl Judge {
                 );
             }
             CopyCells::Columns(columns) => (columns, None),
-            CopyCells::Every | CopyCells::Clean => (Vec::new(), Some(Cell::redact(TEXT))),
+            CopyCells::Every | CopyCells::Clean => (Vec::new(), Some(Cell::computed(TEXT))),
         };
         if format == Format::Binary {
             let columns = every.is_none().then_some(columns);
@@ -1196,7 +1196,7 @@ impl Judge {
             }
             (Origin::Masked, Some((oid, number))) => self.cell(oid, number, out.type_oid, format),
             // Of any type: in binary only NULL stands for its values.
-            _ => Some(Cell::redact(if format == Format::Binary { 0 } else { TEXT })),
+            _ => Some(Cell::computed(if format == Format::Binary { 0 } else { TEXT })),
         }
     }
 
@@ -1625,11 +1625,13 @@ impl Judge {
         }
         // The witnesses do not speak of the same answer: nothing of it can be believed.
         if outputs.is_some_and(|o| o.len() != columns.len()) {
-            return Plan { columns: columns.iter().map(|c| Some(Cell::redact(c.type_oid))).collect() };
+            return Plan { columns: columns.iter().map(|c| Some(Cell::computed(c.type_oid))).collect() };
         }
         let one = |(i, c): (usize, &Column<'_>)| {
             let first = outputs.and_then(|o| o.get(i)).copied().unwrap_or(Origin::Unknown);
-            let unknown = Some(Cell::redact(c.type_oid));
+            // Without origin it is computed, or nobody knows what it is.
+            let unknown =
+                Some(if c.table == 0 { Cell::computed(c.type_oid) } else { Cell::redact(c.type_oid) });
             let told = match first {
                 Origin::Clean => None,
                 Origin::Definition(text) => Some(Cell::definition(text, c.type_oid, c.format)),

@@ -150,7 +150,7 @@ impl Treatment {
             _ => Shape::Text,
         };
         let kind = Kind::Inside(Arc::new(Inside { shape, text: is_text(type_oid), places, detect }));
-        Some(Cell { kind })
+        Some(Cell { kind, nulls: false })
     }
 }
 
@@ -158,6 +158,8 @@ impl Treatment {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
     kind: Kind,
+    /// It stands for NULL too.
+    nulls: bool,
 }
 
 /// What is replaced in a value, when it has it.
@@ -217,13 +219,18 @@ impl Cell {
             _ if is_text(type_oid) => Kind::Bytes(Arc::from(REDACTED)),
             _ => Kind::Null,
         };
-        Cell { kind }
+        Cell { kind, nulls: false }
+    }
+
+    /// Full redaction of what is computed. Whether that is NULL tells of what it is computed from: NULL is masked like a value.
+    pub fn computed(type_oid: u32) -> Cell {
+        Cell { nulls: true, ..Cell::redact(type_oid) }
     }
 
     /// For a text that defines something, in a column of this type: what could be a value in it is replaced.
     pub(crate) fn definition(text: Text, type_oid: u32, format: Format) -> Cell {
         match Holder::of(type_oid, format) {
-            Some(holder) => Cell { kind: Kind::Definition(text, holder) },
+            Some(holder) => Cell { kind: Kind::Definition(text, holder), nulls: false },
             None => Cell::redact(type_oid),
         }
     }
@@ -241,7 +248,7 @@ impl Cell {
             Mask::Hash if text && let Some(key) = key => Kind::Hash(key.clone()),
             Mask::Redact | Mask::Partial(_) | Mask::Hash => Cell::redact(type_oid).kind,
         };
-        Cell { kind }
+        Cell { kind, nulls: false }
     }
 
     /// Appends what stands for a value that nobody looks at, because its mask does not or it is longer than [`LOOKED_INTO_MAX`].
@@ -261,6 +268,11 @@ impl Cell {
         }
         out.extend_from_slice(REDACTED);
         Masked::Written
+    }
+
+    /// True when NULL is masked too: [`Cell::apply`] is then to be given it as an empty value.
+    pub fn masks_nulls(&self) -> bool {
+        self.nulls
     }
 
     /// True when the result does not depend on the value: it may be dropped unread, whatever its length, and

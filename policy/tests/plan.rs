@@ -145,6 +145,21 @@ fn a_proved_expression_passes_beside_a_masked_column() {
 }
 
 #[test]
+fn whether_what_is_computed_is_null_does_not_show() {
+    let judge = ssn();
+    let decision = judge.statement(b"SELECT upper(ssn), ssn, name FROM people");
+    let columns = [column(0, 0, TEXT), column(20_000, 4, TEXT), column(20_000, 2, TEXT)];
+    for plan in [judge.plan_for(&decision, &columns), judge.plan(&columns)] {
+        let nulls = plan.columns.iter().map(|c| c.as_ref().is_some_and(|c| c.masks_nulls()));
+        assert_eq!(nulls.collect::<Vec<_>>(), [true, false, false]);
+    }
+    let decision = judge.statement(b"COPY (SELECT upper(ssn), ssn, name FROM people) TO STDOUT");
+    let [CopyPlan::Rows(rows)] = decision.copies.as_slice() else { panic!("{:?}", decision.copies) };
+    let nulls = rows.columns.iter().map(|c| c.as_ref().is_some_and(|c| c.masks_nulls()));
+    assert_eq!(nulls.collect::<Vec<_>>(), [true, false, false]);
+}
+
+#[test]
 fn the_strictest_of_several_rules_holds() {
     let judge = judge(
         r#"{"rules": [

@@ -510,30 +510,60 @@ fn dml<'a>(
 
 /// What a statement does besides its own class: the actions of a MERGE, and the update of `ON CONFLICT DO UPDATE`.
 fn besides<'a>(node: Node<'a>, acts: &mut Vec<Act<'a>>) {
-    use nodes::CmdType as Command;
+    use nodes::{CmdType as Command, MergeMatchKind as Kind};
     match node {
         Node::MergeStmt(m) => {
+            let mut known = Vec::new();
             for when in m.merge_when_clauses() {
+                // Rows the source does not have are all others: only what the clause itself asks leaves one out.
+                let others = when.match_kind == Kind::MERGE_WHEN_NOT_MATCHED_BY_SOURCE;
+                let condition = Some(if others { when.condition() } else { m.join_condition() });
                 let (class, condition) = match when.command_type {
-                    Command::CMD_UPDATE => ("update", Some(m.join_condition())),
-                    Command::CMD_DELETE => ("delete", Some(m.join_condition())),
+                    Command::CMD_UPDATE => ("update", condition),
+                    Command::CMD_DELETE => ("delete", condition),
                     Command::CMD_INSERT => ("insert", None),
                     _ => continue,
                 };
-                if !acts.iter().any(|a| a.class == class) {
+                if others || !known.contains(&class) {
                     acts.extend(dml(class, m.relation(), condition));
+                }
+                if !others {
+                    known.push(class);
                 }
             }
         }
         Node::InsertStmt(i) => {
             let updates = i.on_conflict_clause().is_some_and(|c| !c.target_list().is_empty());
-            let written = matches!(i.select_stmt(), Node::SelectStmt(s) if !s.values_lists().is_empty());
+            let written = matches!(i.select_stmt(), Node::SelectStmt(s) if !s.values_lists().is_empty()
+                && !s.values_lists().iter().any(makes_rows));
             if updates {
                 acts.extend(dml("update", i.relation(), (!written).then_some(Node::None)));
             }
         }
         _ => {}
     }
+}
+
+/// A row of values that is as many rows as a function in it makes.
+fn makes_rows(row: Node<'_>) -> bool {
+    // Of constants it is one, and there may be many.
+    if row.as_node_list().is_some_and(|l| l.iter().all(constant)) {
+        return false;
+    }
+    let mut stack = vec![row];
+    while let Some(node) = stack.pop() {
+        if let Node::FuncCall(f) = node {
+            let parts = f.funcname();
+            let function = parts.len().checked_sub(1).and_then(|i| parts.get(i)).and_then(Node::as_str);
+            if function.is_some_and(|f| super::known::listed(super::known::ROW_FUNCTIONS, f)) {
+                return true;
+            }
+        }
+        if children(node, &mut stack).is_err() {
+            return true;
+        }
+    }
+    false
 }
 
 /// More than one statement in one text.
@@ -817,7 +847,7 @@ pub(crate) fn unbounded(statement: Node<'_>) -> bool {
                 // LIMIT ALL and LIMIT NULL are none.
                 let limited = match s.limit_count() {
                     Node::None => false,
-                    Node::A_Const(c) => c.val().is_some(),
+                    Node::A_Const(c) => literal::value(c).is_some(),
                     _ => true,
                 };
                 if limited {
@@ -910,7 +940,7 @@ pub(crate) fn few(statement: Node<'_>, key: &dyn Fn(Name<'_>) -> Option<Vec<Stri
     }
     if let Node::A_Const(c) = s.limit_count()
         // Not marked as read: whether it may use the last of a budget is all that hangs on it.
-        && matches!(c.val(), Some(pg_raw_parse::ConstValue::Integer(n)) if n <= 10)
+        && matches!(literal::value(c), Some(pg_raw_parse::ConstValue::Integer(n)) if n <= 10)
     {
         return true;
     }
@@ -972,6 +1002,16 @@ fn aggregates(s: &nodes::SelectStmt) -> bool {
             }
             _ => false,
         })
+}
+
+/// At most one row, by its form: nothing in FROM, LIMIT 1, or aggregates only.
+pub(crate) fn one_row(s: &nodes::SelectStmt) -> bool {
+    let limited = matches!(s.limit_count(), Node::A_Const(c)
+        if matches!(literal::value(c), Some(pg_raw_parse::ConstValue::Integer(n)) if n <= 1));
+    limited
+        || (s.op == nodes::SetOperation::SETOP_NONE
+            && s.values_lists().is_empty()
+            && (s.from_clause().is_empty() || aggregates(s)))
 }
 
 /// A value written out or bound, under casts.

@@ -5,9 +5,10 @@
 //! [`SYSTEM_RELATIONS`] holds values, statement texts or secrets of users, but for what [`definitions`] and [`defines`] name. Every list is sorted (a test holds it).
 //! Source: pg_proc.dat, system_views.sql and guc_tables.c of PostgreSQL 13–18.
 
-use super::literal;
+use pg_raw_parse::list::NodeList;
 use pg_raw_parse::{Node, nodes};
 
+use super::literal;
 use crate::catalog::Table;
 use crate::mask::Text;
 
@@ -121,19 +122,56 @@ pub(crate) const ROW_FUNCTIONS: &[&str] = &[
 pub(crate) const TOTAL_FUNCTIONS: &[&str] = &[
     "abs", "age", "any_value", "array_agg", "array_append", "array_cat", "array_length", "array_prepend", "array_to_json",
     "array_to_string", "ascii", "avg", "bit_length", "bool_and", "bool_or", "bpchar", "btrim", "cardinality", "ceil",
-    "ceiling", "char_length", "character_length", "concat", "concat_ws", "convert_to", "corr", "count", "cume_dist",
-    "date_part", "date_trunc", "dense_rank", "encode", "every", "extract", "family", "first_value", "floor", "hashtext",
-    "host", "initcap", "isempty", "isfinite", "json_agg", "json_agg_strict", "json_build_array", "json_build_object",
-    "json_object_agg", "json_strip_nulls", "json_typeof", "jsonb_agg", "jsonb_agg_strict", "jsonb_build_array",
-    "jsonb_build_object", "jsonb_object_agg", "jsonb_pretty", "jsonb_strip_nulls", "jsonb_typeof", "justify_days",
-    "justify_hours", "justify_interval", "last_value", "left", "length", "lower", "lower_inf", "ltrim", "masklen", "max",
-    "md5", "min", "mode", "name", "network", "num_nonnulls", "num_nulls", "octet_length", "percent_rank",
-    "percentile_cont", "percentile_disc", "pg_collation_for", "pg_typeof", "position", "quote_ident", "quote_literal",
-    "quote_nullable", "range_agg", "rank", "replace", "reverse", "right", "round", "row_number", "row_to_json", "rtrim",
-    "sha224", "sha256", "sha384", "sha512", "sign", "starts_with", "stddev", "stddev_pop", "stddev_samp", "string_agg",
-    "strip", "strpos", "substr", "sum", "text", "to_char", "to_json", "to_jsonb", "to_tsvector", "translate", "trim",
-    "trunc", "upper", "upper_inf", "var_pop", "var_samp", "varchar", "variance", "xmlagg", "xmltext",
+    "ceiling", "char_length", "character_length", "concat", "concat_ws", "corr", "count", "cume_dist",
+    "dense_rank", "every", "family", "first_value", "floor", "hashtext", "host", "initcap",
+    "isempty", "isfinite", "json_agg", "json_agg_strict", "json_build_array", "json_build_object", "json_object_agg",
+    "json_strip_nulls", "json_typeof", "jsonb_agg", "jsonb_agg_strict", "jsonb_build_array", "jsonb_build_object",
+    "jsonb_object_agg", "jsonb_pretty", "jsonb_strip_nulls", "jsonb_typeof", "justify_days", "justify_hours",
+    "justify_interval", "last_value", "left", "length", "lower", "lower_inf", "ltrim", "masklen", "max", "md5", "min", "mode",
+    "name", "network", "num_nonnulls", "num_nulls", "octet_length", "percent_rank", "pg_collation_for", "pg_typeof",
+    "position", "quote_ident", "quote_literal", "quote_nullable", "range_agg", "rank", "replace", "reverse", "right", "round",
+    "row_number", "row_to_json", "rtrim", "sha224", "sha256", "sha384", "sha512", "sign", "starts_with", "stddev",
+    "stddev_pop", "stddev_samp", "string_agg", "strip", "strpos", "substr", "sum", "text", "to_json", "to_jsonb",
+    "translate", "trim", "trunc", "upper", "upper_inf", "var_pop", "var_samp", "varchar", "variance", "xmlagg", "xmltext",
 ];
+
+/// Those of [`PURE_FUNCTIONS`] whose being called shows afterwards: in the next number, or by a transaction's number.
+pub(crate) const REMEMBERED_FUNCTIONS: &[&str] =
+    &["pg_current_xact_id", "random", "random_normal", "txid_current"];
+
+/// Whether a call can neither fail nor answer NULL because of the value of its argument `at`. What else it is given matters: `to_char`
+/// fails on a format, `substr` on a negative length, and the size of `replace`'s answer is a product.
+pub(crate) fn total(function: &str, args: &NodeList, at: usize) -> bool {
+    use pg_raw_parse::ConstValue as Value;
+    let written = |i: usize| match args.get(i) {
+        Some(Node::A_Const(c)) => literal::value(c),
+        _ => None,
+    };
+    let string = |i| match written(i) {
+        Some(Value::String(s)) => Some(s),
+        _ => None,
+    };
+    let length = |i| matches!(written(i), Some(Value::Integer(n)) if n >= 0);
+    match function {
+        // Which part `substring` takes is written out, or it is a pattern that may find nothing.
+        "substr" | "substring" => at == 0 && args.len() > 1 && (1..args.len()).all(length),
+        "date_part" | "date_trunc" | "extract" => at == 1 && args.len() == 2 && string(0).is_some(),
+        "to_char" => at == 0 && string(1).is_some_and(|format| !format.is_empty()),
+        "encode" => at == 0 && string(1).is_some(),
+        "replace" => {
+            let short = |s: &str, from: &str| {
+                s.len() <= from.len() || (s.len() <= 64 && matches!(args.get(0), Some(Node::ColumnRef(_))))
+            };
+            at == 0 && string(1).zip(string(2)).is_some_and(|(from, to)| short(to, from))
+        }
+        // Cut to a length they may be longer than.
+        "bpchar" | "name" | "text" | "varchar" => args.len() == 1,
+        // A key may not be NULL.
+        "json_build_object" | "jsonb_build_object" => at % 2 == 1,
+        "json_object_agg" | "jsonb_object_agg" => at == 1,
+        _ => listed(TOTAL_FUNCTIONS, function),
+    }
+}
 
 /// Those of [`PURE_FUNCTIONS`] that stand in FROM as one column, named as they are called.
 #[rustfmt::skip]
@@ -479,6 +517,7 @@ mod tests {
             PURE_FUNCTIONS,
             ROW_FUNCTIONS,
             TOTAL_FUNCTIONS,
+            REMEMBERED_FUNCTIONS,
             SCALAR_FUNCTIONS,
             EFFECT_FUNCTIONS,
             TEXT_RUNNERS,
@@ -506,7 +545,7 @@ mod tests {
                 "pg_authid, user mappings, large objects, statistics, subscriptions"
             );
         }
-        for name in ROW_FUNCTIONS.iter().chain(TOTAL_FUNCTIONS).chain(SCALAR_FUNCTIONS) {
+        for name in [ROW_FUNCTIONS, TOTAL_FUNCTIONS, REMEMBERED_FUNCTIONS, SCALAR_FUNCTIONS].concat() {
             assert!(listed(PURE_FUNCTIONS, name), "{name}");
         }
         for name in EFFECT_FUNCTIONS.iter().chain(TEXT_RUNNERS) {

@@ -214,6 +214,31 @@ struct Gathered<'a> {
 }
 
 impl<'c> Prover<'c> {
+    /// A relation the catalogue does not have is called as one with something to hide: whatever rules say of the one may hold for the
+    /// other.
+    fn named_as_masked(&self, name: Name<'_>) -> bool {
+        let known = self.index.candidates(self.catalog, name).next().is_some();
+        let alike = Name { schema: None, ..name };
+        let mut others = self.index.candidates(self.catalog, alike);
+        !known && others.any(|t| self.taints.get(&t.oid).is_some_and(|taint| !taint.defines()))
+    }
+
+    /// A foreign key to a masked column asks for each row whether its value is there.
+    fn refers_to_masked(&self, key: &nodes::Constraint) -> bool {
+        let Some(to) = key.pktable() else { return true };
+        let named: Vec<&str> = key.pk_attrs().iter().filter_map(Node::as_str).collect();
+        self.index.candidates(self.catalog, name(to)).any(|table| {
+            let Some(taint) = self.taints.get(&table.oid) else { return false };
+            let is = |n: &i16, of: &str| table.columns.iter().any(|c| c.number == *n && c.name == of);
+            let primary = self.index.key(table.oid).unwrap_or_default();
+            taint.whole
+                || taint.columns.values().any(|n| match named.as_slice() {
+                    [] => primary.contains(n),
+                    named => named.iter().any(|of| is(n, of)),
+                })
+        })
+    }
+
     pub(crate) fn prove(&self, statement: Node<'_>, question: Question) -> Proof {
         let mut gathered = Gathered::default();
         let mut stack = Vec::with_capacity(32);
@@ -718,8 +743,18 @@ pub(crate) fn harmless_ddl(statement: Node<'_>, prover: &Prover<'_>) -> Result<(
         Ok(())
     };
     match statement {
-        Node::CreateStmt(_)
-        | Node::CreateSeqStmt(_)
+        // Rows of its parents move into it: their columns are its own, its checks and bounds are questions about them, and its name is
+        // known to nobody.
+        Node::CreateStmt(c) => {
+            for parent in c.inh_relations() {
+                let Node::RangeVar(parent) = parent else { return Err(CODE) };
+                known_and_plain(Some(parent))?;
+                if prover.named_as_masked(name(parent)) {
+                    return Err(RELATION);
+                }
+            }
+        }
+        Node::CreateSeqStmt(_)
         | Node::AlterSeqStmt(_)
         | Node::CreateEnumStmt(_)
         | Node::CompositeTypeStmt(_)
@@ -766,6 +801,11 @@ pub(crate) fn harmless_ddl(statement: Node<'_>, prover: &Prover<'_>) -> Result<(
     while let Some(node) = stack.pop() {
         match node {
             Node::FuncCall(f) => prover.call(f, &mut gathered),
+            Node::Constraint(c)
+                if c.contype == nodes::ConstrType::CONSTR_FOREIGN && prover.refers_to_masked(c) =>
+            {
+                return Err("it compares with a masked column");
+            }
             Node::A_Indirection(_) => prover.enter(node, &mut gathered, Question::Output, false),
             _ => {}
         }

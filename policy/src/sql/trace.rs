@@ -182,6 +182,8 @@ struct Val {
     unknown: bool,
     /// Of a function nobody knows.
     stranger: bool,
+    /// A column of arrays has a part in it: what puts arrays together fails where their dimensions differ.
+    arrays: bool,
 }
 
 impl Val {
@@ -195,6 +197,7 @@ impl Val {
         self.text = None;
         self.unknown |= other.unknown;
         self.stranger |= other.stranger;
+        self.arrays |= other.arrays;
         for base in &other.sources {
             if let Err(at) = self.sources.binary_search(base) {
                 self.sources.insert(at, *base);
@@ -332,13 +335,16 @@ enum Ask {
 
 /// Follows one statement.
 pub(crate) fn trace<'a>(world: World<'a>, statement: Node<'a>) -> Traced<Trace> {
-    let mut tracer =
-        Tracer { world, trace: Trace::default(), seen: HashSet::new(), work: WORK_MAX, depth: 0 };
+    let mut tracer = Tracer::new(world);
     let outer = Scope { parent: None, rels: &[], ctes: &[] };
     let columns = tracer.statement(statement, &outer)?;
     if let Some(columns) = columns {
         for c in &columns.list {
             tracer.record(&c.val, Place::Output);
+            // Whether what is put together exceeds what a value may hold tells how long its parts are.
+            if tracer.grows && c.val.column.is_none() {
+                tracer.record(&c.val, Place::Computed);
+            }
         }
         if columns.rest.is_none() {
             tracer.trace.outputs = Some(columns.list.into_iter().map(Col::out).collect());
@@ -373,9 +379,30 @@ struct Tracer<'a> {
     seen: HashSet<(Base, Place)>,
     work: usize,
     depth: usize,
+    /// How many constructs that can fail, or have an effect, have been met.
+    risks: usize,
+    /// How many that may put arrays together, and how many that make one.
+    joins: usize,
+    arrays: usize,
+    /// Something makes texts of any length.
+    grows: bool,
 }
 
 impl<'a> Tracer<'a> {
+    fn new(world: World<'a>) -> Tracer<'a> {
+        Tracer {
+            world,
+            trace: Trace::default(),
+            seen: HashSet::new(),
+            work: WORK_MAX,
+            depth: 0,
+            risks: 0,
+            joins: 0,
+            arrays: 0,
+            grows: false,
+        }
+    }
+
     fn spend(&mut self, steps: usize) -> Traced<()> {
         self.work = self.work.checked_sub(steps).ok_or(MUCH)?;
         Ok(())
@@ -1061,7 +1088,7 @@ impl<'a> Tracer<'a> {
     /// What a column of a table shows.
     fn column(&self, table: &'a Table, column: &TableColumn) -> Val {
         let base = (table.oid, column.number);
-        let mut val = Val { type_oid: column.type_oid, ..Val::default() };
+        let mut val = Val { type_oid: column.type_oid, arrays: arrays(column), ..Val::default() };
         match system(&table.schema, &table.name) {
             Some(true) => {
                 let taint = self.world.taints.get(&table.oid);
@@ -1089,6 +1116,7 @@ impl<'a> Tracer<'a> {
         match self.world.taints.get(&table.oid) {
             Some(taint) if taint.whole => {
                 val.unknown = true;
+                val.arrays = true;
                 val.sources.push((table.oid, 0));
             }
             Some(taint) if taint.columns.get(column.name.as_str()) == Some(&column.number) => {
@@ -1125,6 +1153,8 @@ impl<'a> Tracer<'a> {
             }
         };
         val.column = None;
+        // A row is no array.
+        val.arrays = false;
         Ok(val)
     }
 
@@ -1364,6 +1394,7 @@ impl<'a> Tracer<'a> {
         if !val.column.take().is_some_and(system) {
             return Ok(None);
         }
+        val.arrays = false;
         let col = |name, val| Col { name: Some(name), val };
         Ok(Some(Columns {
             list: vec![col("option_name", Val::default()), col("option_value", val)],
@@ -1383,6 +1414,7 @@ impl<'a> Tracer<'a> {
             }
             let mut val = self.value(call, scope)?;
             val.column = None;
+            val.arrays = false;
             if val.sources.is_empty() {
                 self.trace.vague |= val.unknown;
             } else {
@@ -1674,6 +1706,37 @@ impl<'a> Tracer<'a> {
 
     /// What an expression derives from, noting on the way what its parts are used for.
     fn value(&mut self, node: Node<'a>, scope: &Scope<'_, 'a>) -> Traced<Val> {
+        let (joins, arrays) = (self.joins, self.arrays);
+        let val = self.derived(node, scope)?;
+        if self.joins > joins && (val.arrays || self.arrays > arrays) {
+            self.risks += 1;
+            if val.arrays {
+                self.record(&val, Place::Computed);
+            }
+        }
+        Ok(val)
+    }
+
+    /// Of an expression whose parts are worked out one by one until the answer is certain (AND, OR, COALESCE, IN, BETWEEN, rows, ANY): where
+    /// a hidden value decides which, whether a part is reached that can fail, or has an effect, tells of it.
+    fn one_by_one(
+        &mut self,
+        parts: impl Iterator<Item = Node<'a>>,
+        scope: &Scope<'_, 'a>,
+        fallible: bool,
+    ) -> Traced<Val> {
+        let risks = self.risks;
+        let mut acc = Val::default();
+        for part in parts {
+            acc.add(&self.deeper(|t| t.value(part, scope))?);
+        }
+        if fallible || self.risks > risks {
+            self.record(&acc, Place::Computed);
+        }
+        Ok(acc)
+    }
+
+    fn derived(&mut self, node: Node<'a>, scope: &Scope<'_, 'a>) -> Traced<Val> {
         match node {
             Node::None => return Ok(Val::default()),
             Node::ColumnRef(c) => return self.reference(c, scope),
@@ -1721,6 +1784,7 @@ impl<'a> Tracer<'a> {
                 }
                 Node::TypeCast(c) => {
                     let fails = self.cast(c, scope, &mut acc)?;
+                    self.risks += usize::from(fails);
                     stack.push((c.arg(), fallible || fails));
                 }
                 Node::A_Expr(e) if self.counted(e, scope)? => {}
@@ -1728,10 +1792,19 @@ impl<'a> Tracer<'a> {
                     if !plain_operator(e.name()) {
                         acc.unknown = true;
                     }
-                    let fails = fallible || self.fails(e, scope)?;
-                    stack.extend([(e.lexpr(), fails), (e.rexpr(), fails)]);
+                    let own = self.fails(e, scope)?;
+                    self.risks += usize::from(own);
+                    let sides = [e.lexpr(), e.rexpr()];
+                    if one_by_one(e) && self.depth + 8 < DEPTH_MAX {
+                        acc.add(&self.one_by_one(sides.into_iter(), scope, fallible || own)?);
+                    } else {
+                        stack.extend(sides.map(|side| (side, fallible || own)));
+                    }
                 }
-                Node::BoolExpr(b) => stack.extend(b.args().iter().map(|a| (a, fallible))),
+                Node::BoolExpr(b) if self.depth + 8 < DEPTH_MAX => {
+                    acc.add(&self.one_by_one(b.args().iter(), scope, fallible)?);
+                }
+                Node::BoolExpr(b) => stack.extend(b.args().iter().map(|a| (a, true))),
                 Node::FuncCall(f) => self.call(f, scope, fallible, &mut acc, &mut stack)?,
                 Node::CaseExpr(c) => {
                     let arg = self.deeper(|t| t.value(c.arg(), scope))?;
@@ -1773,10 +1846,18 @@ impl<'a> Tracer<'a> {
                 }
                 Node::BooleanTest(t) => stack.push((t.arg(), fallible)),
                 Node::CollateClause(c) => stack.push((c.arg(), fallible)),
-                Node::CoalesceExpr(c) => stack.extend(c.args().iter().map(|a| (a, fallible))),
+                Node::CoalesceExpr(c) if self.depth + 8 < DEPTH_MAX => {
+                    acc.add(&self.one_by_one(c.args().iter(), scope, fallible)?);
+                }
+                Node::CoalesceExpr(c) => stack.extend(c.args().iter().map(|a| (a, true))),
                 Node::MinMaxExpr(m) => stack.extend(m.args().iter().map(|a| (a, fallible))),
                 Node::RowExpr(r) => stack.extend(r.args().iter().map(|a| (a, fallible))),
-                Node::A_ArrayExpr(a) => stack.extend(a.elements().iter().map(|a| (a, fallible))),
+                Node::A_ArrayExpr(a) => {
+                    self.arrays += 1;
+                    let elements = a.elements().iter();
+                    self.joins += usize::from(!elements.clone().all(constant));
+                    stack.extend(a.elements().iter().map(|a| (a, fallible)));
+                }
                 Node::NodeList(l) => stack.extend(l.iter().map(|a| (a, fallible))),
                 Node::NamedArgExpr(a) => stack.push((a.arg(), fallible)),
                 Node::ResTarget(t) => stack.push((t.val(), fallible)),
@@ -1822,13 +1903,15 @@ impl<'a> Tracer<'a> {
                 Node::XmlExpr(x) => {
                     use nodes::XmlExprOp as Op;
                     let total = matches!(x.op, Op::IS_XMLCONCAT | Op::IS_XMLELEMENT | Op::IS_XMLFOREST);
+                    self.risks += usize::from(!total);
                     let parts = x.named_args().iter().chain(x.args().iter());
                     stack.extend(parts.map(|a| (a, fallible || !total)));
                 }
                 Node::XmlSerialize(x) => stack.push((x.expr(), fallible)),
+                // A key may not be NULL, nor there twice.
+                Node::JsonKeyValue(k) => stack.extend([(k.key(), true), (k.value().into(), fallible)]),
                 Node::JsonObjectConstructor(_)
                 | Node::JsonArrayConstructor(_)
-                | Node::JsonKeyValue(_)
                 | Node::JsonValueExpr(_)
                 | Node::JsonObjectAgg(_)
                 | Node::JsonArrayAgg(_)
@@ -1865,6 +1948,7 @@ impl<'a> Tracer<'a> {
                 | Node::JsonBehavior(_) => {
                     let mut parts = Vec::new();
                     children(node, &mut parts).map_err(|_| CONSTRUCT)?;
+                    self.risks += 1;
                     stack.extend(parts.into_iter().map(|p| (p, true)));
                 }
                 _ => return Err(CONSTRUCT),
@@ -1879,8 +1963,13 @@ impl<'a> Tracer<'a> {
         let mut acc = Val::default();
         match node {
             Node::CoalesceExpr(c) => {
+                let risks = self.risks;
                 for arg in c.args() {
                     acc.or(&self.deeper(|t| t.value(arg, scope))?);
+                }
+                // As in `one_by_one`.
+                if self.risks > risks {
+                    self.record(&acc, Place::Computed);
                 }
             }
             Node::CaseExpr(c) => {
@@ -1916,6 +2005,7 @@ impl<'a> Tracer<'a> {
                 if !operator || !short {
                     return Ok(None);
                 }
+                self.joins += 1;
                 for side in [e.lexpr(), e.rexpr()] {
                     acc.beside(&self.deeper(|t| t.value(side, scope))?);
                 }
@@ -1964,6 +2054,12 @@ impl<'a> Tracer<'a> {
         if matches!(function, "btrim" | "rtrim") && !f.args().iter().nth(1).is_none_or(punctuation) {
             return Ok(None);
         }
+        // What it makes of the others is said by its first.
+        let written = |n| matches!(n, Node::A_Const(c) if matches!(literal::value(c), Some(pg_raw_parse::ConstValue::String(s)) if !s.contains('*')));
+        if function == "format" && !f.args().first().is_some_and(written) {
+            return Ok(None);
+        }
+        self.joins += usize::from(function == "array_agg");
         let plain = matches!(f.agg_filter(), Node::None) && f.over().is_none() && !f.agg_within_group;
         if !plain || !(defined.is_some() || collects) {
             return Ok(None);
@@ -2071,15 +2167,19 @@ impl<'a> Tracer<'a> {
         use nodes::A_Expr_Kind as Kind;
         let operator = last(e.name()).and_then(Node::as_str).unwrap_or_default();
         Ok(match e.kind {
+            Kind::AEXPR_LIKE | Kind::AEXPR_ILIKE => !plain_pattern(e.rexpr()),
             Kind::AEXPR_IN
-            | Kind::AEXPR_LIKE
-            | Kind::AEXPR_ILIKE
             | Kind::AEXPR_BETWEEN
             | Kind::AEXPR_NOT_BETWEEN
             | Kind::AEXPR_DISTINCT
             | Kind::AEXPR_NOT_DISTINCT => false,
             Kind::AEXPR_OP => match operator {
-                "||" | "=" | "<>" | "!=" | "<" | ">" | "<=" | ">=" | "~~" | "!~~" | "~~*" | "!~~*" => false,
+                "~~" | "!~~" | "~~*" | "!~~*" => !plain_pattern(e.rexpr()),
+                "||" => {
+                    self.joins += 1;
+                    false
+                }
+                "=" | "<>" | "!=" | "<" | ">" | "<=" | ">=" => false,
                 // The column's own keys, by a name that is written out.
                 "->" | "->>" | "#>" | "#>>" => {
                     !(matches!(e.lexpr(), Node::ColumnRef(_)) && constant(e.rexpr()))
@@ -2143,9 +2243,12 @@ impl<'a> Tracer<'a> {
                 let arg = f.args().first().unwrap_or(Node::None);
                 if let Node::ColumnRef(c) = arg {
                     let val = self.reference(c, scope)?;
-                    self.record(&val, Place::Count);
-                    acc.unknown |= val.stranger;
-                    return Ok(());
+                    // Of what is computed it tells how often that is NULL.
+                    if val.column.is_some() || !val.hidden() || self.whole_row(c, scope)? {
+                        self.record(&val, Place::Count);
+                        acc.unknown |= val.stranger;
+                        return Ok(());
+                    }
                 }
             }
             if listed(known::ROW_FUNCTIONS, function) {
@@ -2169,10 +2272,17 @@ impl<'a> Tracer<'a> {
                 }
                 acc.add(&val);
             }
-            // Which part `substring` takes is written out, or it is a pattern that may find nothing.
-            let total = listed(known::TOTAL_FUNCTIONS, function)
-                || (function == "substring" && f.args().iter().skip(1).all(is_number));
-            stack.extend(f.args().iter().map(|a| (a, fallible || !total)));
+            self.joins +=
+                usize::from(matches!(function, "array_agg" | "array_append" | "array_cat" | "array_prepend"));
+            self.grows |= matches!(function, "array_fill" | "lpad" | "repeat" | "rpad")
+                && !f.args().get(1).is_some_and(|n| is_number_below(n, 1_000));
+            let safe = f.args().is_empty() || listed(known::TOTAL_FUNCTIONS, function);
+            self.risks += usize::from(!safe || listed(known::REMEMBERED_FUNCTIONS, function));
+            for (i, arg) in f.args().iter().enumerate() {
+                let total = known::total(function, f.args(), i);
+                self.risks += usize::from(!total && !constant(arg));
+                stack.push((arg, fallible || !total));
+            }
             return Ok(());
         }
         let mut given = Val::default();
@@ -2182,6 +2292,7 @@ impl<'a> Tracer<'a> {
         }
         if !of_users && listed(known::EFFECT_FUNCTIONS, function) {
             self.trace.effects |= given.hidden();
+            self.risks += 1;
             acc.add(&given);
             return Ok(());
         }
@@ -2191,6 +2302,7 @@ impl<'a> Tracer<'a> {
         self.trace.effects |= given.hidden() && self.world.summaries.get(function).is_some_and(|s| s.effects);
         // What it makes of them may fail because of their values.
         self.record(&given, Place::Computed);
+        self.risks += 1;
         if fallible {
             self.record(&result, Place::Computed);
         }
@@ -2228,8 +2340,14 @@ impl<'a> Tracer<'a> {
     }
 
     fn sublink(&mut self, l: &'a nodes::SubLink, scope: &Scope<'_, 'a>) -> Traced<Val> {
+        use nodes::SubLinkType as Sub;
         let Node::SelectStmt(q) = l.subselect() else { return Err(CONSTRUCT) };
+        let risks = self.risks;
         let columns = self.select(q, scope)?;
+        // More than one row is an error.
+        self.risks += usize::from(
+            matches!(l.sub_link_type, Sub::EXPR_SUBLINK | Sub::ROWCOMPARE_SUBLINK) && !facts::one_row(q),
+        );
         if l.sub_link_type == nodes::SubLinkType::EXISTS_SUBLINK {
             // What it would answer does not matter, only whether: its conditions have been noted.
             if self.world.all {
@@ -2248,7 +2366,20 @@ impl<'a> Tracer<'a> {
         if !matches!(l.testexpr(), Node::None) {
             val.add(&self.value(l.testexpr(), scope)?);
         }
+        // Rows are compared until one decides.
+        if !matches!(l.sub_link_type, Sub::EXPR_SUBLINK | Sub::ARRAY_SUBLINK) && self.risks > risks {
+            self.record(&val, Place::Computed);
+        }
         Ok(val)
+    }
+
+    /// Whether a reference means a row, which is never NULL for what its columns hold.
+    fn whole_row(&mut self, c: &'a nodes::ColumnRef, scope: &Scope<'_, 'a>) -> Traced<bool> {
+        match (c.fields().len(), last(c.fields())) {
+            (_, Some(Node::A_Star(_))) => Ok(true),
+            (1, Some(name)) => Ok(self.unqualified(name.as_str().unwrap_or_default(), scope)?.is_none()),
+            _ => Ok(false),
+        }
     }
 
     /// A condition: notes what it asks of columns, and says what it derives from.
@@ -2492,8 +2623,34 @@ fn whole_text(c: &nodes::TypeCast) -> bool {
         && matches!(to, Some("text" | "varchar" | "bpchar" | "name"))
 }
 
-fn is_number(node: Node<'_>) -> bool {
-    matches!(node, Node::A_Const(c) if matches!(literal::value(c), Some(pg_raw_parse::ConstValue::Integer(n)) if n >= 0))
+/// The parts of this one are worked out until the answer is certain.
+fn one_by_one(e: &nodes::A_Expr) -> bool {
+    use nodes::A_Expr_Kind as Kind;
+    let row = |n| matches!(n, Node::RowExpr(_));
+    match e.kind {
+        Kind::AEXPR_IN
+        | Kind::AEXPR_BETWEEN
+        | Kind::AEXPR_NOT_BETWEEN
+        | Kind::AEXPR_BETWEEN_SYM
+        | Kind::AEXPR_NOT_BETWEEN_SYM => true,
+        _ => row(e.lexpr()) || row(e.rexpr()),
+    }
+}
+
+/// A pattern that LIKE never fails on: one that ends with its escape fails where the text gets that far.
+fn plain_pattern(node: Node<'_>) -> bool {
+    matches!(node, Node::A_Const(c)
+        if matches!(literal::value(c), Some(pg_raw_parse::ConstValue::String(s)) if !s.contains('\\')))
+}
+
+fn is_number_below(node: Node<'_>, limit: i32) -> bool {
+    matches!(node, Node::A_Const(c) if matches!(literal::value(c), Some(pg_raw_parse::ConstValue::Integer(n)) if n < limit))
+}
+
+fn arrays(column: &TableColumn) -> bool {
+    /// The array types of the built-in ones before PostgreSQL 8.4, `oidvector[]` to `inet[]`.
+    const ARRAYS: std::ops::RangeInclusive<u32> = 1000..=1041;
+    column.type_name.ends_with("[]") || (ARRAYS.contains(&column.type_oid) && column.type_oid != 1033)
 }
 
 fn last(list: &NodeList) -> Option<Node<'_>> {

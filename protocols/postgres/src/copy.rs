@@ -67,6 +67,8 @@ struct Column {
     /// How many pass between the one that is masked before it and this one.
     skip: usize,
     mask: Mask,
+    /// NULL is masked too.
+    nulls: bool,
 }
 
 enum Mask {
@@ -88,11 +90,15 @@ impl Lines {
         };
         let (mut masked, mut behind) = (Vec::new(), 0);
         if let Some(every) = &plan.every {
-            masked.push(Column { skip: 0, mask: mask(every) });
+            masked.push(Column { skip: 0, mask: mask(every), nulls: every.masks_nulls() });
         } else {
             for cell in &plan.columns {
                 match cell {
-                    Some(cell) => masked.push(Column { skip: std::mem::take(&mut behind), mask: mask(cell) }),
+                    Some(cell) => masked.push(Column {
+                        skip: std::mem::take(&mut behind),
+                        mask: mask(cell),
+                        nulls: cell.masks_nulls(),
+                    }),
                     None => behind += 1,
                 }
             }
@@ -149,7 +155,7 @@ impl Lines {
             // `None` behind the end: fewer fields than columns.
             let value = line.get(field..stop)?;
             more = stop < line.len();
-            if self.null_told && value == self.plan.null {
+            if self.null_told && !column.nulls && value == self.plan.null {
                 masked -= 1;
             } else {
                 match line.get(run..field)? {
@@ -749,6 +755,18 @@ mod tests {
             let mut out = Vec::new();
             assert_eq!(Lines::new(plan).mask(row.as_bytes(), &mut out), Some(u64::from(want == "***\n")));
             assert_eq!(String::from_utf8(out).unwrap(), want, "NULL {null:?}");
+        }
+    }
+
+    #[test]
+    fn null_is_masked_where_it_is_computed() {
+        for (csv, line, want) in [(false, "\\N\t\\N\n", "***\t\\N\n"), (true, ",\n", "\"***\",\n")] {
+            let mut plan = plan(csv, &[true, true]);
+            plan.delimiter = if csv { b',' } else { b'\t' };
+            plan.columns[0] = Some(Cell::computed(25));
+            let mut out = Vec::new();
+            assert_eq!(Lines::new(plan).mask(line.as_bytes(), &mut out), Some(1));
+            assert_eq!(String::from_utf8(out).unwrap(), want);
         }
     }
 

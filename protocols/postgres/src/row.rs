@@ -27,6 +27,8 @@ enum Step {
     Skip(usize),
     /// Stands for any value, length first.
     Constant(Box<[u8]>),
+    /// The same, and for NULL.
+    Always(Box<[u8]>),
     Apply(Cell),
     /// Looks into the value, and leaves most as they are.
     Look(Cell),
@@ -52,7 +54,7 @@ impl Walker {
                         let length = bytes.len() - 4;
                         patch(&mut bytes, 0, length);
                     }
-                    Step::Constant(bytes.into())
+                    if cell.masks_nulls() { Step::Always(bytes.into()) } else { Step::Constant(bytes.into()) }
                 }
                 Some(cell) if cell.looks_inside() => Step::Look(cell.clone()),
                 Some(cell) => Step::Apply(cell.clone()),
@@ -87,7 +89,11 @@ impl Walker {
                 continue;
             }
             let (value, after) = cell(rest)?;
-            if let Some(value) = value {
+            if let Step::Always(bytes) = step {
+                out.extend_from_slice(run.get(..run.len() - rest.len()).unwrap_or_default());
+                out.extend_from_slice(bytes);
+                run = after;
+            } else if let Some(value) = value {
                 if let Step::Look(mask) = step
                     && mask.leaves(value)
                 {
@@ -98,7 +104,7 @@ impl Walker {
                 out.extend_from_slice(run.get(..run.len() - rest.len()).unwrap_or_default());
                 match step {
                     Step::Constant(bytes) => out.extend_from_slice(bytes),
-                    Step::Skip(_) => {}
+                    Step::Skip(_) | Step::Always(_) => {}
                     Step::Apply(mask) | Step::Look(mask) => {
                         let at = out.len();
                         out.extend_from_slice(&[0xff; 4]);
@@ -212,6 +218,7 @@ impl Held {
     fn begin(&mut self, length: [u8; 4]) -> Result<(), Fault> {
         let mask = self.plan.columns.get(self.column).and_then(Option::as_ref);
         let size = match i32::from_be_bytes(length) {
+            -1 if mask.is_some_and(Cell::masks_nulls) => 0,
             // NULL stays NULL.
             -1 => {
                 self.row.extend_from_slice(&length);
@@ -357,6 +364,25 @@ pub(crate) mod tests {
             assert_eq!(out[5..], expected);
             assert_eq!(masked, plan.iter().enumerate().filter(|(i, m)| **m && *i != 2).count() as u64);
         }
+    }
+
+    #[test]
+    fn null_is_masked_where_it_is_computed() {
+        let columns = [Some(Cell::computed(25)), None, Some(Cell::redact(25)), Some(Cell::computed(23))];
+        let walker = Walker::new(Rc::new(Plan { columns: columns.into() }));
+        for computed in [None, Some(&b"x"[..])] {
+            let mut out = Vec::new();
+            let masked = walker.mask(&row(&[computed, Some(b"a"), None, computed]), &mut out).unwrap();
+            assert_eq!(out[5..], row(&[Some(b"***"), Some(b"a"), None, None]));
+            assert_eq!(masked, 2);
+        }
+        // The same where the row is too long to be held.
+        let body = row(&[None, Some(b"a"), None, None]);
+        let mut held = Held::new(body.len(), walker.plan.clone());
+        assert_eq!(held.take(&body).unwrap(), body.len());
+        let mut out = Vec::new();
+        assert_eq!(held.write(&mut out), (0, 2));
+        assert_eq!(out[5..], row(&[Some(b"***"), Some(b"a"), None, None]));
     }
 
     #[test]
