@@ -7,7 +7,7 @@ use std::sync::Arc;
 use flow::limits::{FRAME_BYTES_MAX, OWED_MAX, PREPARED_MAX, RECORDED_PARAMETER_BYTES, STATEMENT_BYTES_MAX};
 use flow::record::{How, Statement, Values, Verdict as Recorded, What};
 use flow::{Ask, Fault, Flow, Side, Step};
-use policy::{Block, Decision, Pass, Verdict};
+use policy::{Block, Decision, Pass, Probe, Verdict};
 
 use crate::frame::{self, HEADER, Header};
 use crate::message::{self, Parse};
@@ -369,6 +369,9 @@ impl Ready {
             }));
         }
         let since = now.mono_ns;
+        if let (None, false, Some(decision)) = (&refused, name.is_empty(), &decision) {
+            self.keep_probes(decision);
+        }
         let owed = match refused {
             Some(block) => {
                 let name = name.to_vec();
@@ -410,6 +413,16 @@ impl Ready {
         let (clean, disturbs) =
             if self.scope.is_empty() { (0, Disturbs::ALL) } else { self.binds(statement, applied) };
         let mut number = 0;
+        let stranger = latest.filter(|p| p.decision.as_ref().is_none_or(|d| d.strangers));
+        let runs = stranger.map(|p| Probe::digest(p.text.as_deref().unwrap_or_default()));
+        if refused.is_none()
+            && let Some(digest) = runs
+        {
+            refused = self.count_probes(&self.probing, &|_| Some(digest), now);
+        }
+        if refused.is_none() && of == 0 && !self.scope.is_empty() {
+            refused = self.unknown(statement);
+        }
         let probed = if refused.is_some() { Vec::new() } else { self.probed(statement, decision.as_ref()) };
         let read = whole && (!probed.is_empty() || self.recording() || refused.is_some());
         let parameters = if read { message::parameters(rest)? } else { Values::default() };
@@ -747,6 +760,8 @@ impl Ready {
             }
         };
         note(latest);
+        note(self.tables.prepared_by_sql(name));
+        note(self.tables.lost(name).and_then(|p| p.decision.as_ref()));
         if !self.owed.prepares_nothing() {
             note(self.tables.statements.get(name).and_then(|p| p.decision.as_ref()));
             for owed in self.owed.iter() {
@@ -758,6 +773,26 @@ impl Ready {
             }
         }
         all
+    }
+
+    /// Refuses a Bind of what nobody here knows: it was judged, if it was, by rules that were others.
+    fn unknown(&self, name: &[u8]) -> Option<Box<Block>> {
+        if self.tables.prepared_by_sql(name).is_some() || self.tables.lost(name).is_some() {
+            return None;
+        }
+        Some(Box::new(Block {
+            rule: "not-understood".into(),
+            place: String::new(),
+            message: format!(
+                "no prepared statement is known here by the name \"{}\"",
+                String::from_utf8_lossy(name)
+            ),
+            sqlstate: "26000",
+            schema: None,
+            table: None,
+            column: None,
+            hint: "prepare it again".into(),
+        }))
     }
 
     /// What a Bind of this statement binds for sure: the stamp under which all it can be was proved clean (0: not proved), and which

@@ -172,9 +172,8 @@ impl Tables {
     /// A statement ran that may have made, replaced or dropped what names stand for: what we know of them is void, and a later use of
     /// such a name is one of something unknown. The record keeps the texts.
     ///
-    /// `said`: it was the statement itself that changed names (PREPARE, DEALLOCATE, DISCARD), and not code of users that nobody
-    /// expects to.
-    pub(crate) fn void(&mut self, disturbs: Disturbs, said: bool) {
+    /// `gone`: not only may names stand for something else, the client cannot expect its own to be there.
+    pub(crate) fn void(&mut self, disturbs: Disturbs, gone: bool) {
         if !disturbs.any() {
             return;
         }
@@ -182,10 +181,10 @@ impl Tables {
         sql.unknown = sql.unknown.or(disturbs);
         if disturbs.statements {
             let named = self.statements.take_named();
-            if said || sql.lost.len() + named.as_ref().map_or(0, |n| n.len()) > PREPARED_MAX {
+            if gone || sql.lost.len() + named.as_ref().map_or(0, |n| n.len()) > PREPARED_MAX {
                 sql.lost.clear();
             }
-            sql.lost.extend(named.into_iter().flat_map(|named| *named).filter(|_| !said));
+            sql.lost.extend(named.into_iter().flat_map(|named| *named).filter(|_| !gone));
         }
         if disturbs.portals {
             self.portals.clear_named();
@@ -196,6 +195,11 @@ impl Tables {
     pub(crate) fn statement_unknown(&self, name: &[u8]) -> bool {
         let unknown = self.sql.as_ref().is_some_and(|sql| sql.unknown.statements);
         unknown && !name.is_empty() && self.statements.get(name).is_none()
+    }
+
+    /// What SQL's PREPARE made under this name.
+    pub(crate) fn prepared_by_sql(&self, name: &[u8]) -> Option<&Arc<Decision>> {
+        self.sql.as_ref()?.prepared.iter().find(|d| prepares(d, name))
     }
 
     /// The portal of this name, likewise.

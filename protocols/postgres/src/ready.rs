@@ -591,7 +591,7 @@ impl Ready {
         let _counted = self.count_probes(&judge.met(schema, table, constraint), &|_| Some(digest), now);
     }
 
-    fn count_probes(
+    pub(crate) fn count_probes(
         &self,
         probes: &[Probe],
         value: &dyn Fn(&Probe) -> Option<u64>,
@@ -602,6 +602,17 @@ impl Ready {
         refused.err().map(|probe| Box::new(probe.refusal()))
     }
 
+    /// What a statement under a name asks, with values to come: an EXECUTE brings them, and says only the name.
+    pub(crate) fn keep_probes(&mut self, decision: &Decision) {
+        for probe in decision.probes.iter().filter(|p| matches!(p.value, ProbeValue::Parameter(_))) {
+            if !self.probing.contains(probe) {
+                let mut all = std::mem::take(&mut self.probing).into_vec();
+                all.push(probe.clone());
+                self.probing = all.into();
+            }
+        }
+    }
+
     /// The same for a text that the server runs at once, which may run what SQL's PREPARE kept.
     fn probe_text(&mut self, decision: &Decision, text: &[u8], now: Now) -> Option<Box<Block>> {
         if decision.probes.is_empty()
@@ -610,14 +621,7 @@ impl Ready {
         {
             return None;
         }
-        let kept = decision.probes.iter().filter(|p| matches!(p.value, ProbeValue::Parameter(_)));
-        for probe in kept {
-            if !self.probing.contains(probe) {
-                let mut all = std::mem::take(&mut self.probing).into_vec();
-                all.push(probe.clone());
-                self.probing = all.into();
-            }
-        }
+        self.keep_probes(decision);
         let kept = if decision.strangers { &*self.probing } else { &[] };
         let digest = Probe::digest(text);
         self.probe(decision, None, now).or_else(|| self.count_probes(kept, &|_| Some(digest), now))

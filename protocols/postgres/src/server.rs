@@ -11,7 +11,7 @@ use flow::budget::Cut;
 use flow::limits::FRAME_BYTES_MAX;
 use flow::record::What;
 use flow::{Fault, Flow, Side, Step};
-use policy::{Column, Decision, Format, Pass};
+use policy::{Column, Decision, Format, Kept, Pass};
 
 use crate::copy;
 use crate::frame::{self, HEADER, Header};
@@ -563,7 +563,11 @@ impl Ready {
     /// A statement ended well: `body` is its CommandComplete.
     fn completed(&mut self, body: &[u8], tag: u8, disturbs: Disturbs, decision: Option<Arc<Decision>>) {
         if !self.scope.is_empty() {
-            self.tables.void(disturbs, says(decision.as_deref()));
+            self.tables.void(disturbs, takes_away(decision.as_deref(), body));
+            if let Some(Kept::Prepared { name, .. }) = decision.as_ref().and_then(|d| d.kept.as_ref()) {
+                // It is SQL's now, whatever the client had under it before.
+                self.tables.renamed(name.as_bytes());
+            }
             self.tables.completed(decision.as_ref().filter(|_| !self.outlived), body);
         }
         self.owed.copy_in_ended();
@@ -599,16 +603,12 @@ impl Ready {
         if self.runs_strangers() {
             self.tables.forget_prepared();
         }
-        let (disturbs, decision) = match self.owed.front() {
-            Some(Owed::Query { disturbs, decision, .. }) => (*disturbs, decision.as_deref()),
-            Some(Owed::Execute { portal, disturbs, .. }) => {
-                (*disturbs, self.tables.portals.get(portal).and_then(|p| p.decision.as_deref()))
-            }
+        let disturbs = match self.owed.front() {
+            Some(Owed::Query { disturbs, .. } | Owed::Execute { disturbs, .. }) => *disturbs,
             _ => return,
         };
         if !self.scope.is_empty() {
-            let said = says(decision);
-            self.tables.void(disturbs, said);
+            self.tables.void(disturbs, false);
         }
     }
 
@@ -865,9 +865,12 @@ impl Run<'_> {
     }
 }
 
-/// The statement says itself that it changes names of prepared statements.
-fn says(decision: Option<&Decision>) -> bool {
-    decision.is_some_and(|d| d.mentions.statements)
+/// A statement that ended well, with this CommandComplete, took all prepared statements away, or gave one of them a name among others.
+fn takes_away(decision: Option<&Decision>, command: &[u8]) -> bool {
+    let named = || decision.is_some_and(|d| matches!(d.kept, Some(Kept::Prepared { .. })));
+    command.starts_with(b"DISCARD ALL")
+        || command.starts_with(b"DEALLOCATE ALL")
+        || (command.starts_with(b"PREPARE") && !named())
 }
 
 /// True when a ParameterStatus is of a setting that can hold any text.
