@@ -38,11 +38,30 @@ pub(crate) struct Settings {
     pub(crate) standard_strings: bool,
     /// The client speaks UTF-8 (or SQL_ASCII: bytes as they are).
     pub(crate) utf8: bool,
+    /// The server's own encoding is another: bytes as they are would not be UTF-8.
+    server_other: bool,
+    /// The client takes bytes as they are.
+    bytes: bool,
     /// The client speaks, or spoke, an encoding in which a byte that looks like ASCII may be half of another character. That it spoke it
     /// counts because RESET, DISCARD and ROLLBACK return to it, and what is pipelined behind them is read before the server says so.
     pub(crate) embeds_ascii: bool,
-    /// It speaks, or spoke, an encoding the server has to convert to: a value that cannot be converted is an error, which tells it.
+    /// It speaks, or spoke, an encoding the server has to convert to (a value that cannot be converted is an error, which tells it), or
+    /// bytes that are not UTF-8.
     pub(crate) converts: bool,
+}
+
+impl Default for Settings {
+    /// What a server is taken to have that says nothing.
+    fn default() -> Settings {
+        Settings {
+            standard_strings: true,
+            utf8: true,
+            server_other: false,
+            bytes: false,
+            embeds_ascii: false,
+            converts: false,
+        }
+    }
 }
 
 impl Settings {
@@ -60,8 +79,13 @@ impl Settings {
             b"client_encoding" => {
                 self.utf8 =
                     [&b"UTF8"[..], b"UNICODE", b"SQL_ASCII"].iter().any(|e| value.eq_ignore_ascii_case(e));
-                self.converts |= !self.utf8;
+                self.bytes = value == b"SQL_ASCII";
+                self.converts |= !self.utf8 || (self.bytes && self.server_other);
                 self.embeds_ascii |= !self.utf8 && embeds_ascii(value);
+            }
+            b"server_encoding" => {
+                self.server_other = value != b"UTF8" && value != b"SQL_ASCII";
+                self.converts |= self.bytes && self.server_other;
             }
             _ => {}
         }
@@ -104,7 +128,7 @@ impl TargetLogin {
             encrypted: false,
             stage: Stage::Authenticating,
             key: None,
-            settings: Settings { standard_strings: true, utf8: true, embeds_ascii: false, converts: false },
+            settings: Settings::default(),
         }
     }
 
