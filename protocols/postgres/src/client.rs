@@ -502,6 +502,28 @@ impl Ready {
                 return Err(Fault::Unrecorded);
             }
         }
+        if portal.is_empty() && !self.unnamed_portal_is_bound() {
+            if number == 0 {
+                self.number += 1;
+                number = self.number;
+            }
+            let block = Block {
+                rule: "protocol".into(),
+                place: String::new(),
+                message: "there is no unnamed portal: none was bound since the last simple query or the end of the transaction".into(),
+                sqlstate: "34000",
+                schema: None,
+                table: None,
+                column: None,
+                hint: "bind it again".into(),
+            };
+            stand_in_parse(flow.own(Side::Server), NOBODY, &self.decision_id(number));
+            flow.discard(total);
+            let since = now.mono_ns;
+            let owed =
+                Owed::Refused { number, block: Box::new(block), own_sync: false, answered: false, since };
+            return self.push_or_skip(owed, number, since, flow);
+        }
         if self.scope.masks() && self.must_describe(portal) {
             let portal = portal.to_vec();
             message::write(flow.own(Side::Server), b'D', |out| {
@@ -746,6 +768,22 @@ impl Ready {
             }
         };
         !clean || !self.owed.disturbs_nothing()
+    }
+
+    /// PostgreSQL 15 goes down with all its sessions when the unnamed portal is executed that a failed simple query left behind.
+    fn unnamed_portal_is_bound(&self) -> bool {
+        let sent = || {
+            self.owed.iter().rev().find_map(|o| match o {
+                Owed::Bind { portal, .. } if portal.is_empty() => Some(true),
+                // What follows is skipped.
+                Owed::Refused { own_sync: false, .. } => Some(true),
+                Owed::Query { .. } => Some(false),
+                _ => None,
+            })
+        };
+        self.owed.skipping
+            || self.owed.bound(b"").is_some()
+            || sent().unwrap_or_else(|| self.tables.portals.get(b"").is_some())
     }
 
     /// What a Bind of this name may ask about masked columns, or meet in them: every statement the name can mean counts, because a Parse that is

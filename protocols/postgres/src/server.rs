@@ -777,6 +777,8 @@ impl Ready {
             {
                 let (number, since) = (*number, *since);
                 self.owed.pop();
+                // A simple query runs in a portal without a name, and leaves none.
+                self.tables.portals.remove(b"");
                 self.current.bytes += total as u64;
                 self.finish(number, since, now, "")?;
             }
