@@ -7,7 +7,7 @@ use std::sync::Arc;
 use flow::limits::{FRAME_BYTES_MAX, OWED_MAX, PREPARED_MAX, RECORDED_PARAMETER_BYTES, STATEMENT_BYTES_MAX};
 use flow::record::{How, Statement, Values, Verdict as Recorded, What};
 use flow::{Ask, Fault, Flow, Side, Step};
-use policy::{Block, Decision, Pass, Probe, Verdict};
+use policy::{Block, Decision, Pass, Verdict};
 
 use crate::frame::{self, HEADER, Header};
 use crate::message::{self, Parse};
@@ -413,12 +413,10 @@ impl Ready {
         let (clean, disturbs) =
             if self.scope.is_empty() { (0, Disturbs::ALL) } else { self.binds(statement, applied) };
         let mut number = 0;
-        let stranger = latest.filter(|p| p.decision.as_ref().is_none_or(|d| d.strangers));
-        let runs = stranger.map(|p| Probe::digest(p.text.as_deref().unwrap_or_default()));
         if refused.is_none()
-            && let Some(digest) = runs
+            && let Some(decision) = &decision
         {
-            refused = self.count_probes(&self.probing, &|_| Some(digest), now);
+            refused = self.executed(decision, now);
         }
         if refused.is_none() && of == 0 && !self.scope.is_empty() {
             refused = self.unknown(statement);

@@ -13,7 +13,7 @@ use flow::{Answer, Ask, Fault, Flow, Now, Phase, Recorder, Side, Step};
 use foldhash::fast::RandomState;
 use policy::cache::{DecisionCache, Owner};
 use policy::judge::{Limited, Probe, ProbeValue};
-use policy::{Block, Decision, Judge, Plan, Scope, Verdict};
+use policy::{Block, Decision, Judge, Kept, Plan, Scope, Verdict};
 use ring::rand::SystemRandom;
 
 use crate::cancel::{Cancels, Courier, Errand, Key, Progress};
@@ -614,17 +614,45 @@ impl Ready {
     }
 
     /// The same for a text that the server runs at once, which may run what SQL's PREPARE kept.
-    fn probe_text(&mut self, decision: &Decision, text: &[u8], now: Now) -> Option<Box<Block>> {
+    fn probe_text(&mut self, decision: &Decision, now: Now) -> Option<Box<Block>> {
         if decision.probes.is_empty()
             && decision.conflicts.is_empty()
-            && (self.probing.is_empty() || !decision.strangers)
+            && (self.probing.is_empty() || !decision.executes)
         {
             return None;
         }
         self.keep_probes(decision);
-        let kept = if decision.strangers { &*self.probing } else { &[] };
-        let digest = Probe::digest(text);
-        self.probe(decision, None, now).or_else(|| self.count_probes(kept, &|_| Some(digest), now))
+        self.probe(decision, None, now).or_else(|| self.executed(decision, now))
+    }
+
+    /// Counts what SQL's EXECUTE brings to a statement under a name, where values were to come. Which these are it may compute: each run
+    /// asks about new ones.
+    pub(crate) fn executed(&self, decision: &Decision, now: Now) -> Option<Box<Block>> {
+        if !decision.executes {
+            return None;
+        }
+        let named = match &decision.kept {
+            Some(Kept::Executed { name, .. }) => {
+                let by_protocol = || self.tables.statements.get(name.as_bytes())?.decision.as_ref();
+                self.tables.prepared_by_sql(name.as_bytes()).or_else(by_protocol)
+            }
+            _ => None,
+        };
+        let asks = |p: &Probe| matches!(p.value, ProbeValue::Parameter(_));
+        let mut probes: Vec<Probe> = match named {
+            Some(decision) => decision.probes.iter().filter(|p| asks(p)).cloned().collect(),
+            None => self.probing.to_vec(),
+        };
+        for (n, probe) in probes.iter_mut().enumerate() {
+            let run =
+                [&self.id[..], &now.mono_ns.to_be_bytes(), &self.number.to_be_bytes(), &n.to_be_bytes()];
+            probe.value = ProbeValue::Literal(Probe::digest(&run.concat()));
+        }
+        let value = |probe: &Probe| match probe.value {
+            ProbeValue::Literal(digest) => Some(digest),
+            ProbeValue::Parameter(_) => None,
+        };
+        self.count_probes(&probes, &value, now)
     }
 
     /// A text to keep: shared, where the same was sent before.
@@ -661,7 +689,7 @@ impl Ready {
             }));
         }
         if let (How::Query, None, Some(decision)) = (how, &refused, &decision) {
-            refused = self.probe_text(decision, text, now);
+            refused = self.probe_text(decision, now);
         }
         let disturbs = Disturbs::of(decision.as_deref());
         self.quoting_at_risk |= decision.as_ref().is_some_and(|d| d.strangers || d.mentions.quoting);

@@ -123,8 +123,11 @@ pub(crate) fn stand_in_parse(out: &mut Vec<u8>, name: &[u8], decision: &str) {
 ///
 /// Errors of class 42 with a position and no context come from the parser, before any row was read: they quote the statement
 /// and stay.
-pub(crate) fn withhold(out: &mut Vec<u8>, tag: u8, body: &[u8]) {
+///
+/// With `strangers`, code of users may have written the names as well (RAISE … USING COLUMN = …, which is also told by its routine).
+pub(crate) fn withhold(out: &mut Vec<u8>, tag: u8, body: &[u8], strangers: bool) {
     let field = |code| crate::message::error_field(body, code);
+    let strangers = strangers || field(b'R') == Some(b"exec_stmt_raise");
     let state = field(b'C').unwrap_or(b"XX000");
     let from_parser =
         state.starts_with(b"42") && field(b'P').is_some() && field(b'W').is_none() && field(b'q').is_none();
@@ -141,6 +144,7 @@ pub(crate) fn withhold(out: &mut Vec<u8>, tag: u8, body: &[u8]) {
                 }
                 b'D' | b'W' | b'q' | b'p' => {}
                 b'H' if !from_parser => {}
+                b's' | b't' | b'c' | b'd' | b'n' if strangers => {}
                 _ => {
                     out.push(code);
                     put_string(out, text);
@@ -187,11 +191,24 @@ mod tests {
         let body =
             b"SERROR\0VERROR\0C22P02\0Minvalid input syntax for type integer: \"917-00-1234\"\0Wctx 917\0\0";
         let mut out = Vec::new();
-        withhold(&mut out, b'E', body);
+        withhold(&mut out, b'E', body, false);
         assert!(!out.windows(3).any(|w| w == b"917"));
         assert_eq!(error_field(&out[5..], b'C'), Some(&b"22P02"[..]));
         let mut parser = Vec::new();
-        withhold(&mut parser, b'E', b"SERROR\0C42703\0Mcolumn \"nope\" does not exist\0P8\0\0");
+        withhold(&mut parser, b'E', b"SERROR\0C42703\0Mcolumn \"nope\" does not exist\0P8\0\0", false);
         assert!(parser.windows(4).any(|w| w == b"nope"));
+    }
+
+    #[test]
+    fn code_of_users_names_nothing() {
+        let raised = |routine: &str| format!("SERROR\0C23514\0Mx\0c666-87-6365\0nana@x.io\0R{routine}\0\0");
+        let told = |strangers, routine| {
+            let mut out = Vec::new();
+            withhold(&mut out, b'E', raised(routine).as_bytes(), strangers);
+            (error_field(&out[5..], b'c').is_some(), error_field(&out[5..], b'n').is_some())
+        };
+        assert_eq!(told(false, "ExecConstraints"), (true, true));
+        assert_eq!(told(true, "ExecConstraints"), (false, false));
+        assert_eq!(told(false, "exec_stmt_raise"), (false, false));
     }
 }

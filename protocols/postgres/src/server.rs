@@ -459,7 +459,8 @@ impl Ready {
                 }
                 if self.withholding() {
                     flow.discard(total);
-                    refuse::withhold(flow.own(Side::Client), b'N', body);
+                    let strangers = self.runs_strangers();
+                    refuse::withhold(flow.own(Side::Client), b'N', body, strangers);
                     return Ok(None);
                 }
             }
@@ -718,7 +719,8 @@ impl Ready {
             }
             None if withhold => {
                 flow.discard(total);
-                refuse::withhold(flow.own(Side::Client), b'E', body);
+                let strangers = self.runs_strangers();
+                refuse::withhold(flow.own(Side::Client), b'E', body, strangers);
             }
             None => flow.forward(total, Pass::housekeeping()),
         }
