@@ -27,6 +27,27 @@ pub struct Catalog {
     /// What a write is compared with. Absent (an older snapshot): anything may be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub constraints: Option<Vec<Constraint>>,
+    /// Code of users that runs without being called by name.
+    #[serde(default)]
+    pub code: Code,
+}
+
+/// Code of users that statements set in motion without naming it. In a snapshot of an older version there is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Code {
+    /// Rewrite rules other than those of views: on which relation, and `pg_get_ruledef`.
+    #[serde(default)]
+    pub rules: Vec<(u32, String)>,
+    /// Types of users by name, and the functions that bring a value into them: casts, checks of domains, their own or of what they are
+    /// made of.
+    #[serde(default)]
+    pub conversions: Vec<(String, Vec<String>)>,
+    /// Columns that a function of users fills: table, number, and the expression of the default or generated column.
+    #[serde(default)]
+    pub defaults: Vec<(u32, i16, String)>,
+    /// Triggers that may change the row that is written: table and function.
+    #[serde(default)]
+    pub triggers: Vec<(u32, u32)>,
 }
 
 /// A unique index, an exclusion constraint or a foreign key: whether a write meets it tells about the rows that are there.
@@ -122,4 +143,7 @@ pub struct Function {
     /// Body (`prosrc`, or `pg_get_function_sqlbody` for SQL-standard bodies).
     #[serde(default)]
     pub body: String,
+    /// `pg_get_function_arguments`: types and defaults.
+    #[serde(default)]
+    pub arguments: String,
 }

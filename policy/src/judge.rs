@@ -1038,7 +1038,7 @@ impl Judge {
     fn kept(&self, trace: &Trace, stores: bool, names_masked: bool, judged: &mut Judged) {
         let carried = trace.writes.iter().flat_map(|(_, sources)| sources).next();
         let why = if trace.launders {
-            "it calls a function that stores what derives from a masked column"
+            "a function or rule that it sets in motion stores, or shows, what derives from a masked column"
         } else if let (Some(base), true) = (carried, stores) {
             if self.world().defines(*base) {
                 "it stores how something is defined, which may repeat masked data"

@@ -308,6 +308,7 @@ mod tests {
                 language: "sql".into(),
                 kind: 'f',
                 body: "select ssn from people where id = $1".into(),
+                arguments: String::new(),
             }],
             constraints: Some(Vec::new()),
             ..Catalog::default()

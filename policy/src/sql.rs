@@ -11,6 +11,7 @@ pub(crate) mod known;
 pub(crate) mod lineage;
 pub(crate) mod literal;
 pub mod mentions;
+pub(crate) mod plpgsql;
 pub(crate) mod trace;
 
 use memchr::{memchr, memchr2};

@@ -19,7 +19,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use policy::catalog::{Catalog, Constraint, Function, Table, TableColumn, Writes};
+use policy::catalog::{Catalog, Code, Constraint, Function, Table, TableColumn, Writes};
 use policy::mask::{HashKey, Text};
 use policy::plan::CopyBinary;
 use policy::rule::{PolicyFile, Rule, Source};
@@ -128,6 +128,33 @@ fn catalog() -> Catalog {
         Some("SELECT kv.v AS x FROM kv UNION SELECT customers.ssn FROM customers;"),
     );
     table("public", "v_broken", 'v', &[], &[("x", 25)], Some("SELECT FROM WHERE"));
+    let tickets = table("public", "tickets", 'r', &[], &[("id", 23), ("body", 25)], None);
+    let logged = table("public", "logged", 'r', &[], &[("id", 23), ("body", 25)], None);
+    let v_logged = table(
+        "public",
+        "v_logged",
+        'v',
+        &[],
+        &[("id", 23), ("body", 25)],
+        Some("SELECT logged.id, logged.body FROM logged"),
+    );
+    let through = table("public", "through", 'r', &[], &[("id", 23)], None);
+    let shipments = table(
+        "public",
+        "shipments",
+        'r',
+        &[],
+        &[("id", 23), ("contact", 25), ("at", 1184), ("ref", 25)],
+        None,
+    );
+    table(
+        "public",
+        "v_shipments",
+        'v',
+        &[],
+        &[("c", 25)],
+        Some("SELECT shipments.contact AS c FROM shipments"),
+    );
     let function = |name: &str, language: &str| Function {
         oid: 17_000,
         schema: "public".into(),
@@ -135,6 +162,7 @@ fn catalog() -> Catalog {
         language: language.into(),
         kind: 'f',
         body: String::new(),
+        arguments: String::new(),
     };
     tables.extend(system::tables());
     Catalog {
@@ -159,10 +187,56 @@ fn catalog() -> Catalog {
                 ..function("touch", "sql")
             },
             function("upper_shadow", "sql"),
+            Function {
+                body: "SELECT ssn FROM public.customers WHERE id = $1".into(),
+                arguments: "integer".into(),
+                ..function("ssn_of", "sql")
+            },
+            Function {
+                body: "SELECT 'hello ' || who".into(),
+                arguments: "who text DEFAULT public.ssn_of(1)".into(),
+                ..function("greet", "sql")
+            },
+            Function {
+                body: "SELECT 'hello ' || who".into(),
+                arguments: "who text DEFAULT 'you'::text, at timestamptz DEFAULT now()".into(),
+                ..function("salute", "sql")
+            },
+            Function {
+                body: "SELECT 1".into(),
+                arguments: "a known_ssn".into(),
+                ..function("takes_known", "sql")
+            },
+            Function {
+                body: "SELECT EXISTS (SELECT 1 FROM public.customers WHERE ssn LIKE $1)".into(),
+                ..function("known", "sql")
+            },
+            Function { body: "SELECT $1 <> ''".into(), ..function("filled", "sql") },
+            Function {
+                oid: 17_500,
+                body: "BEGIN NEW.contact := (SELECT email FROM customers WHERE id = NEW.id); NEW.at := now(); RETURN NEW; END".into(),
+                ..function("fill_contact", "plpgsql")
+            },
+            function("max", "c"),
             function("initcap", "sql"),
             function("uuid_generate_v4", "c"),
             function("dblink", "c"),
         ],
+        code: Code {
+            rules: [
+                (tickets, "CREATE RULE r AS ON INSERT TO public.tickets DO SELECT c.id, c.email FROM public.customers c WHERE c.id = new.id;"),
+                (logged, "CREATE RULE r AS ON UPDATE TO public.logged DO (INSERT INTO public.kv (k, v) VALUES (old.id, new.body); NOTIFY logged;);"),
+                (v_logged, "CREATE RULE r AS ON INSERT TO public.v_logged DO INSTEAD INSERT INTO public.logged (id, body) VALUES (new.id, new.body) RETURNING logged.id, logged.body;"),
+                (through, "CREATE RULE r AS ON DELETE TO public.through DO INSTEAD INSERT INTO public.tickets (id) VALUES (old.id);"),
+            ]
+            .map(|(table, definition)| (table, definition.to_owned()))
+            .into(),
+            conversions: [("contact", "ssn_of"), ("known_ssn", "known"), ("words", "filled")]
+                .map(|(name, function)| (name.to_owned(), vec![function.to_owned()]))
+                .into(),
+            defaults: vec![(shipments, 4, "public.ssn_of(3)".into())],
+            triggers: vec![(shipments, 17_500)],
+        },
         // A trigger on victims; deleting from kv deletes from customers.
         enums: vec!["mood".into()],
         keys: vec![(customers, vec![1]), (kv, vec![1]), (orders, vec![1]), (keyed, vec![1])],

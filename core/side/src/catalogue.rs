@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 use flow::Answer;
 use flow::access::{Address, Connection, Directory};
 use policy::Catalog;
-use policy::catalog::{Constraint, Function, Table, TableColumn, Writes};
+use policy::catalog::{Code, Constraint, Function, Table, TableColumn, Writes};
 use ring::digest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -261,6 +261,7 @@ async fn read(client: &Client, database: &str) -> Result<Catalog, CatalogueError
             language: cell(&row, 3, "functions")?,
             kind: letter(&row, 4, "functions")?,
             body: cell::<Option<String>>(&row, 5, "functions")?.unwrap_or_default(),
+            arguments: cell::<Option<String>>(&row, 6, "functions")?.unwrap_or_default(),
         });
     }
     for row in client.query(ENUMS, &[]).await.map_err(failed("enum types"))? {
@@ -285,6 +286,7 @@ async fn read(client: &Client, database: &str) -> Result<Catalog, CatalogueError
     }
     catalog.constraints = Some(constraints);
     catalog.writes = writes(client).await?;
+    catalog.code = code(client).await?;
     client.batch_execute("commit").await.map_err(failed("the end of the snapshot"))?;
     catalog.version = next_version();
     Ok(catalog)
@@ -307,6 +309,26 @@ async fn writes(client: &Client) -> Result<Option<Writes>, CatalogueError> {
         writes.deferred.push(cell(&row, 0, WHAT)?);
     }
     Ok(Some(writes))
+}
+
+/// What runs without being called by name.
+async fn code(client: &Client) -> Result<Code, CatalogueError> {
+    const WHAT: &str = "code that writes and casts set in motion";
+    let mut code = Code::default();
+    for row in optional(client, WHAT, RULES).await? {
+        code.rules.push((cell(&row, 0, WHAT)?, cell::<Option<String>>(&row, 1, WHAT)?.unwrap_or_default()));
+    }
+    for row in optional(client, WHAT, CONVERSIONS).await? {
+        code.conversions.push((cell(&row, 0, WHAT)?, cell(&row, 1, WHAT)?));
+    }
+    for row in optional(client, WHAT, DEFAULTS).await? {
+        let expression = cell::<Option<String>>(&row, 2, WHAT)?.unwrap_or_default();
+        code.defaults.push((cell(&row, 0, WHAT)?, cell(&row, 1, WHAT)?, expression));
+    }
+    for row in optional(client, WHAT, TRIGGERS).await? {
+        code.triggers.push((cell(&row, 0, WHAT)?, cell(&row, 1, WHAT)?));
+    }
+    Ok(code)
 }
 
 /// What a hardened target may not let everybody read. Without it, views and functions are unknown, which masks more.
@@ -377,7 +399,13 @@ const VIEWS: &str = "select c.oid, pg_get_viewdef(c.oid) \
     from pg_class c join pg_namespace n on n.oid = c.relnamespace \
     where c.relkind in ('v', 'm') and n.nspname not in ('pg_catalog', 'information_schema')";
 
-const FUNCTIONS: &str = "select p.oid, n.nspname::text, p.proname::text, l.lanname::text, p.prokind::text, {body} \
+/// An aggregate is written in what its parts are.
+const FUNCTIONS: &str = "select p.oid, n.nspname::text, p.proname::text, \
+    case when p.prokind = 'a' then coalesce((select min(pl.lanname::text) from pg_aggregate a \
+        join pg_proc part on part.oid in (a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn, \
+            a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn) \
+        join pg_language pl on pl.oid = part.prolang and pl.lanname not in ('internal', 'c') \
+        where a.aggfnoid = p.oid), 'c') else l.lanname::text end, p.prokind::text, {body}, pg_get_function_arguments(p.oid) \
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_language l on l.oid = p.prolang \
     where n.nspname not in ('pg_catalog', 'information_schema') order by p.oid";
 
@@ -435,6 +463,41 @@ const CODE_ON_WRITE: &str = "with \
         and (t.typtype in ('d', 'c', 'r', 'm') or e.typtype in ('d', 'c', 'r', 'm')) \
         and t.typnamespace <> 'pg_catalog'::regnamespace \
     order by 1";
+
+const RULES: &str = "select r.ev_class, pg_get_ruledef(r.oid) from pg_rewrite r join pg_class c on c.oid = r.ev_class \
+    join pg_namespace n on n.oid = c.relnamespace \
+    where r.rulename <> '_RETURN' and n.nspname not in ('pg_catalog', 'information_schema') order by r.oid";
+
+/// From a cast's target or a checked domain to the arrays, domains, ranges and rows made of it.
+const CONVERSIONS: &str = "with recursive \
+    foreign_code as (select p.oid, p.proname::text from pg_proc p join pg_language l on l.oid = p.prolang \
+        where l.lanname not in ('internal', 'c')), \
+    made (type, function) as ( \
+        (select c.casttarget, f.proname from pg_cast c join foreign_code f on f.oid = c.castfunc \
+        union select k.contypid, f.proname from pg_constraint k \
+            join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = k.oid \
+            left join pg_operator o on d.refclassid = 'pg_operator'::regclass and o.oid = d.refobjid \
+            join foreign_code f on f.oid = case when d.refclassid = 'pg_proc'::regclass then d.refobjid else o.oprcode end \
+            where k.contypid <> 0) \
+        union select of.oid, m.function from made m cross join lateral ( \
+            select t.oid from pg_type t where t.typelem = m.type and t.typlen = -1 or t.typbasetype = m.type \
+            union all select r.rngtypid from pg_range r where r.rngsubtype = m.type \
+            union all select c.reltype from pg_attribute a join pg_class c on c.oid = a.attrelid \
+                where a.atttypid = m.type and a.attnum > 0 and not a.attisdropped and c.reltype <> 0) of) \
+    select t.typname::text, array_agg(distinct m.function order by m.function) from made m join pg_type t on t.oid = m.type \
+    where t.typnamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace) group by 1 order by 1";
+
+const DEFAULTS: &str = "select a.adrelid, a.adnum, pg_get_expr(a.adbin, a.adrelid) from pg_attrdef a \
+    where exists (select from pg_depend d left join pg_operator o on d.refclassid = 'pg_operator'::regclass and o.oid = d.refobjid \
+        join pg_proc p on p.oid = case when d.refclassid = 'pg_proc'::regclass then d.refobjid else o.oprcode end \
+        join pg_language l on l.oid = p.prolang \
+        where l.lanname not in ('internal', 'c') \
+        and (d.classid = 'pg_attrdef'::regclass and d.objid = a.oid \
+            or d.classid = 'pg_class'::regclass and d.objid = a.adrelid and d.objsubid = a.adnum)) order by 1, 2";
+
+/// Of rows, BEFORE or INSTEAD OF, on INSERT or UPDATE.
+const TRIGGERS: &str = "select tgrelid, tgfoid from pg_trigger \
+    where not tgisinternal and tgtype::int4 & 1 <> 0 and tgtype::int4 & 66 <> 0 and tgtype::int4 & 20 <> 0 order by 1, 2";
 
 const CASCADES: &str = "select distinct confrelid, conrelid from pg_constraint \
     where contype = 'f' and (confupdtype not in ('a', 'r') or confdeltype not in ('a', 'r')) order by 1, 2";
@@ -776,11 +839,12 @@ fn content_hash(catalog: &Catalog) -> Result<[u8; 32], CatalogueError> {
         enums,
         keys,
         constraints,
+        code,
     } = catalog;
     let mut sink = io::BufWriter::new(Sink(digest::Context::new(&digest::SHA256)));
     serde_json::to_writer(
         &mut sink,
-        &(database, server_version, search_path, tables, functions, writes, enums, keys, constraints),
+        &(database, server_version, search_path, tables, functions, writes, enums, keys, constraints, code),
     )?;
     let sink = sink.into_inner().map_err(|e| CatalogueError::Runtime(e.into_error()))?;
     let mut out = [0; 32];

@@ -240,6 +240,8 @@ const SCHEMA: &str = r#"
     create operator w.=== (leftarg = int, rightarg = int, function = w.eq);
     create operator class w.odd for type int using btree as operator 1 <, operator 2 <=, operator 3 =, operator 4 >=,
         operator 5 >, function 1 w.cmp(int, int);
+    create aggregate w.total(int) (sfunc = int4pl, stype = int);
+    create aggregate w.strange(int) (sfunc = w.cmp, stype = int);
     create domain w.even as int check (w.ok(value));
     create type w.pair as (a w.even);
     create table w.quiet (id serial primary key, at timestamptz default now(), u uuid default gen_random_uuid(),
@@ -325,6 +327,20 @@ fn check(catalog: &Catalog) {
         assert_eq!(writes.code.contains(&t.oid), t.name.starts_with("l_"), "{}", t.name);
     }
     let oid = |name: &str| table("w", name).oid;
+    assert_eq!(function("one").arguments, "x integer");
+    assert_eq!((&*function("total").language, &*function("strange").language), ("c", "plpgsql"));
+    let code = &catalog.code;
+    assert!(
+        matches!(&*code.rules, [(on, text)] if *on == oid("l_rule") && text.contains("ON INSERT TO w.l_rule"))
+    );
+    assert_eq!(code.triggers, [(oid("l_trigger"), function("t").oid)]);
+    let defaults =
+        [(oid("l_default"), 1, "w.f()".to_owned()), (oid("l_generated"), 2, "w.ok(id)".to_owned())];
+    assert_eq!(code.defaults, defaults);
+    for name in ["even", "_even", "pair", "_pair", "l_domain", "l_domain_in"] {
+        assert!(code.conversions.contains(&(name.to_owned(), vec!["ok".to_owned()])), "{name}");
+    }
+    assert!(code.conversions.iter().all(|(name, _)| !name.contains("quiet")));
     assert_eq!(writes.cascades, [(oid("quiet"), oid("q_cascade")), (oid("q_parent"), oid("q_set"))]);
     assert_eq!(writes.deferred, [oid("q_deferred")]);
 }

@@ -16,6 +16,7 @@ use pg_raw_parse::{Node, nodes};
 use super::children::children;
 use super::facts::{Name, act, name};
 use super::known::{self, Part, listed};
+use super::plpgsql;
 use super::trace::{self, Place, Summaries, World};
 use crate::catalog::{Catalog, Constraint, Function, Table};
 
@@ -30,6 +31,58 @@ pub(crate) struct Index {
     keys: HashMap<u32, Vec<i16>>,
     /// Places in the catalogue's list, by table.
     constraints: HashMap<u32, Vec<usize>>,
+    /// By the relation they stand on.
+    rules: HashMap<u32, Vec<Rewrite>>,
+    /// Functions of users that bring a value into a type of this name.
+    conversions: HashMap<Box<str>, Vec<Box<str>>>,
+}
+
+/// A relation by schema and name, as a rule's text says it.
+type Named = (Option<Box<str>>, Box<str>);
+
+/// A rewrite rule: what it adds to the write it stands on.
+#[derive(Debug, Default)]
+struct Rewrite {
+    reads: Vec<Named>,
+    writes: Vec<Named>,
+    functions: Vec<Box<str>>,
+    /// It answers with rows.
+    shows: bool,
+    /// Nobody here understands it.
+    opaque: bool,
+}
+
+impl Rewrite {
+    fn read(definition: &str) -> Rewrite {
+        let opaque = Rewrite { opaque: true, ..Rewrite::default() };
+        let Ok(tree) = super::parse(definition.as_bytes()) else { return opaque };
+        let mut statements = tree.stmts();
+        let (Some(statement @ Node::RuleStmt(rule)), None) = (statements.next(), statements.next()) else {
+            return opaque;
+        };
+        let Ok(facts) = super::facts::read(statement) else { return opaque };
+        let named = |name: &Name<'_>| (name.schema.map(Into::into), name.name.into());
+        let mut written: Vec<Name<'_>> = facts.acts.iter().filter_map(|a| a.target).collect();
+        let mut rewrite = Rewrite { writes: written.iter().map(named).collect(), ..Rewrite::default() };
+        // Of each name one is the target's, and one that of the rule's own relation.
+        written.extend(rule.relation().map(name));
+        for name in &facts.names {
+            match written.iter().position(|t| t == name) {
+                Some(at) => drop(written.swap_remove(at)),
+                None => rewrite.reads.push(named(name)),
+            }
+        }
+        rewrite.functions = facts.functions.iter().map(|f| (*f).into()).collect();
+        let shows = |action: Node<'_>| match action {
+            Node::SelectStmt(_) => true,
+            Node::InsertStmt(s) => s.returning_clause().is_some(),
+            Node::UpdateStmt(s) => s.returning_clause().is_some(),
+            Node::DeleteStmt(s) => s.returning_clause().is_some(),
+            _ => false,
+        };
+        rewrite.shows = rule.actions().iter().any(shows);
+        rewrite
+    }
 }
 
 /// What must not be shown of one relation.
@@ -65,13 +118,64 @@ pub(crate) fn hidden(taints: &Taints, (table, number): (u32, i16)) -> bool {
 impl Index {
     /// A function that is not one of PostgreSQL's own harmless ones, or may be a user's of the same name.
     pub(crate) fn stranger(&self, function: &str) -> bool {
-        self.functions.contains_key(function)
+        self.user(function)
             || !(listed(known::PURE_FUNCTIONS, function) || listed(known::EFFECT_FUNCTIONS, function))
     }
 
-    /// There is a function of users of this name.
+    /// There is a function of users of this name. An extension's, in C, that has the name of a harmless one does what that does, for
+    /// its own types (`max(citext)`).
     pub(crate) fn user(&self, function: &str) -> bool {
-        self.functions.contains_key(function)
+        self.functions.get(function).is_some_and(|c| !(*c && listed(known::PURE_FUNCTIONS, function)))
+    }
+
+    /// Functions that a value written as a type of this name goes through.
+    pub(crate) fn conversions(&self, t: &nodes::TypeName) -> &[Box<str>] {
+        if self.conversions.is_empty() {
+            return &[];
+        }
+        let names = t.names();
+        let last = names.len().checked_sub(1).and_then(|i| names.get(i)).and_then(nodes::String::sval);
+        last.and_then(|name| self.conversions.get(name)).map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn converts(&self) -> bool {
+        !self.conversions.is_empty()
+    }
+
+    /// Whether a rule on a relation, or on what its own rules write to, reads what is hidden, shows it, or calls what nobody knows.
+    pub(crate) fn betrays(&self, catalog: &Catalog, taints: &Taints, relation: u32) -> bool {
+        if self.rules.is_empty() {
+            return false;
+        }
+        let found = |(schema, name): &Named| {
+            let name = Name { schema: schema.as_deref(), name };
+            self.candidates(catalog, name).map(|t| t.oid).collect::<Vec<u32>>()
+        };
+        let is_hidden = |oid: &u32| taints.get(oid).is_some_and(|t| !t.defines());
+        let any_hidden = |names: &[Named]| names.iter().flat_map(found).any(|oid| is_hidden(&oid));
+        let (mut seen, mut stack) = (HashSet::new(), vec![relation]);
+        while let Some(oid) = stack.pop().filter(|_| seen.len() < RULES_MAX) {
+            if !seen.insert(oid) {
+                continue;
+            }
+            for rule in self.rules.get(&oid).into_iter().flatten() {
+                if rule.opaque
+                    || rule.functions.iter().any(|f| self.stranger(f))
+                    || any_hidden(&rule.reads)
+                    || (rule.shows && (is_hidden(&oid) || any_hidden(&rule.writes)))
+                {
+                    return true;
+                }
+                stack.extend(rule.writes.iter().flat_map(found));
+            }
+            // A view without rules hands its writes on to its table.
+            let view = self.table(catalog, oid).and_then(|t| t.definition.as_deref());
+            if let Some(tree) = view.and_then(|text| super::parse(text.as_bytes()).ok()) {
+                let facts = tree.stmts().filter_map(|s| super::facts::read(s).ok().map(|f| f.names));
+                stack.extend(facts.flatten().flat_map(|n| self.candidates(catalog, n)).map(|t| t.oid));
+            }
+        }
+        !stack.is_empty()
     }
 
     pub(crate) fn is_enum(&self, name: &str) -> bool {
@@ -116,6 +220,13 @@ impl Index {
         }
         for (i, constraint) in catalog.constraints.iter().flatten().enumerate() {
             index.constraints.entry(constraint.table).or_default().push(i);
+        }
+        for (relation, definition) in &catalog.code.rules {
+            index.rules.entry(*relation).or_default().push(Rewrite::read(definition));
+        }
+        for (name, functions) in &catalog.code.conversions {
+            let functions = functions.iter().map(|f| f.as_str().into()).collect();
+            index.conversions.insert(name.as_str().into(), functions);
         }
         for function in &catalog.functions {
             let c = function.language.eq_ignore_ascii_case("c");
@@ -190,6 +301,9 @@ pub(crate) struct Prover<'c> {
 }
 
 const DEFINITION: &str = "it reads how something is defined";
+
+/// Relations that one write may reach through rules.
+const RULES_MAX: usize = 256;
 
 /// Names compared for one statement, about 10 ms; beyond, nothing is proved.
 const COMPARISONS_MAX: usize = 4_000_000;
@@ -381,6 +495,9 @@ impl<'c> Prover<'c> {
                     out.problems.push("it casts to a type that is not built in");
                 }
             }
+            Node::TypeName(t) if !self.index.conversions(t).is_empty() => {
+                out.problems.push("it calls a function that is not known to be harmless");
+            }
             Node::A_Expr(e) if !plain_operator(e.name()) => {
                 out.problems.push("it names an operator's schema")
             }
@@ -396,7 +513,7 @@ impl<'c> Prover<'c> {
                     if known::defines(field).is_some() && !self.taints.is_empty() {
                         out.problems.push(DEFINITION);
                     }
-                    if self.index.functions.contains_key(field) {
+                    if self.index.user(field) {
                         out.unknown_function = true;
                         out.problems.push("it calls a function that is not known to be harmless");
                     }
@@ -427,6 +544,10 @@ impl<'c> Prover<'c> {
         (root, question): (bool, Question),
     ) {
         out.changes = true;
+        let mut written = relation.into_iter().flat_map(|r| self.index.candidates(self.catalog, name(r)));
+        if written.any(|t| self.index.betrays(self.catalog, self.taints, t.oid)) {
+            out.problems.push("a rule on what it writes to reads masked data");
+        }
         if root && question == Question::Write {
             out.target = relation;
             return;
@@ -457,7 +578,7 @@ impl<'c> Prover<'c> {
         let parts = call.funcname();
         let part = |i: usize| parts.get(i).and_then(Node::as_str);
         let (function, shadowed) = match (parts.len(), part(0), part(1)) {
-            (1, Some(f), _) => (f, self.index.functions.get(f).copied()),
+            (1, Some(f), _) => (f, self.index.functions.get(f).copied().filter(|_| self.index.user(f))),
             (2, Some("pg_catalog"), Some(f)) => (f, None),
             (2, Some("information_schema"), Some(f)) if known::INFORMATION_FUNCTIONS.contains(&f) => return,
             (_, _, Some(f)) => (f, Some(false)),
@@ -614,7 +735,7 @@ impl<'c> Prover<'c> {
                         t.columns.iter().any(|c| c.name == column) || known::system_column(t, column)
                     };
                     // `t.f` calls f(t) when t has no column f.
-                    if self.index.functions.contains_key(column)
+                    if self.index.user(column)
                         && !of.is_some_and(|t| !t.is_empty() && t.iter().all(is_column))
                     {
                         proof.unknown_function = true;
@@ -806,6 +927,8 @@ pub(crate) fn harmless_ddl(statement: Node<'_>, prover: &Prover<'_>) -> Result<(
             {
                 return Err("it compares with a masked column");
             }
+            // Its values go through functions of users.
+            Node::TypeName(t) if !prover.index.conversions(t).is_empty() => return Err(CODE),
             Node::A_Indirection(_) => prover.enter(node, &mut gathered, Question::Output, false),
             _ => {}
         }
@@ -846,15 +969,91 @@ pub(crate) fn spread(
             foreign.extend(index.table(catalog, oid).into_iter().flat_map(|t| &t.parents));
         }
     }
+    if taints.is_empty() {
+        return (taints, Summaries::new());
+    }
     // Definitions may repeat what is masked. Where nothing is, nobody asks.
-    if !taints.is_empty() {
-        for table in &catalog.tables {
-            taints.extend(defined(table).map(|taint| (table.oid, taint)));
+    for table in &catalog.tables {
+        taints.extend(defined(table).map(|taint| (table.oid, taint)));
+    }
+    // What code fills with hidden values hides them too, and views and functions may be made of that.
+    for _ in 0..ROUNDS_MAX {
+        let mut resolved = taints.clone();
+        let summaries = definitions(catalog, index, &mut resolved);
+        let mut more = false;
+        for ((oid, number), of) in filled(catalog, index, &resolved, &summaries) {
+            let column =
+                index.table(catalog, oid).and_then(|t| t.columns.iter().find(|c| c.number == number));
+            let taint = taints.entry(oid).or_default();
+            if let Some(column) = column.filter(|c| !taint.columns.contains_key(c.name.as_str())) {
+                taint.columns.insert(column.name.as_str().into(), number);
+                taint.derived.insert(number, of);
+                more = true;
+            }
+        }
+        if !more {
+            return (resolved, summaries);
         }
     }
-    let summaries =
-        if taints.is_empty() { Summaries::new() } else { definitions(catalog, index, &mut taints) };
-    (taints, summaries)
+    let mut resolved = taints;
+    let summaries = definitions(catalog, index, &mut resolved);
+    (resolved, summaries)
+}
+
+/// A column and what it is made of: tables by OID, columns by number.
+type Filled = ((u32, i16), Vec<(u32, i16)>);
+
+/// Columns that a default, a generated column, a trigger or a cast of users fills with what is hidden, and from what.
+fn filled(catalog: &Catalog, index: &Index, taints: &Taints, summaries: &Summaries) -> Vec<Filled> {
+    let world = World::new(catalog, index, taints, summaries);
+    let mut out = Vec::new();
+    for (table, number, expression) in &catalog.code.defaults {
+        let tree = super::parse(format!("SELECT {expression}").as_bytes());
+        let traced = tree.ok().and_then(|tree| {
+            let trace = trace::trace(World { body: true, ..world }, tree.stmts().next()?).ok()?;
+            trace.outputs?.pop().map(|o| o.sources)
+        });
+        out.extend(traced.filter(|of| !of.is_empty()).map(|of| ((*table, *number), of)));
+    }
+    let hidden = |name: &str| summaries.get(name).map(|s| &s.sources).filter(|of| !of.is_empty());
+    if index.converts() {
+        for table in &catalog.tables {
+            for column in &table.columns {
+                let name =
+                    column.type_name.rsplit('.').next().unwrap_or_default().trim_matches(['"', '[', ']']);
+                let functions = index.conversions.get(name).into_iter().flatten();
+                out.extend(
+                    functions.filter_map(|f| hidden(f)).map(|of| ((table.oid, column.number), of.clone())),
+                );
+            }
+        }
+    }
+    for (table, function) in &catalog.code.triggers {
+        let function = catalog.functions.iter().find(|f| f.oid == *function);
+        let (Some(table), Some(function)) = (index.table(catalog, *table), function) else { continue };
+        if !function.language.eq_ignore_ascii_case("plpgsql") {
+            continue;
+        }
+        let words = plpgsql::words(&function.body);
+        let named = |t: &&Table| t.oid == table.oid || words.contains(&t.name.to_lowercase());
+        let (mut of, mut secrets) = (Vec::new(), HashSet::new());
+        for relation in catalog.tables.iter().filter(named) {
+            let Some(taint) = taints.get(&relation.oid).filter(|t| !t.defines()) else { continue };
+            of.extend(taint.columns.values().map(|n| (relation.oid, *n)));
+            secrets.extend(taint.columns.keys().map(|c| c.to_lowercase()));
+            secrets.insert(format!("{}.*", relation.name.to_lowercase()));
+        }
+        secrets.extend(words.into_iter().filter(|w| hidden(w).is_some()));
+        if secrets.is_empty() {
+            continue;
+        }
+        let filled = plpgsql::filled(&function.body, &secrets);
+        let fills = |name: &str| filled.row || filled.columns.contains(&name.to_lowercase());
+        for column in table.columns.iter().filter(|c| fills(&c.name)) {
+            out.push(((table.oid, column.number), of.clone()));
+        }
+    }
+    out
 }
 
 /// What of a system relation shows definitions.

@@ -337,6 +337,7 @@ enum Ask {
 pub(crate) fn trace<'a>(world: World<'a>, statement: Node<'a>) -> Traced<Trace> {
     let mut tracer = Tracer::new(world);
     let outer = Scope { parent: None, rels: &[], ctes: &[] };
+    tracer.converted(statement)?;
     let columns = tracer.statement(statement, &outer)?;
     if let Some(columns) = columns {
         for c in &columns.list {
@@ -432,6 +433,25 @@ impl<'a> Tracer<'a> {
         }
     }
 
+    /// Whatever is written as a type of users goes through its functions, wherever the type is named: they may be asked in its place.
+    fn converted(&mut self, node: Node<'a>) -> Traced<()> {
+        if !self.world.index.converts() {
+            return Ok(());
+        }
+        let mut stack = vec![node];
+        while let Some(node) = stack.pop() {
+            self.spend(1)?;
+            if let Node::TypeName(t) = node {
+                for function in self.world.index.conversions(t) {
+                    let val = self.summary(function);
+                    self.trace.stranger |= val.hidden();
+                }
+            }
+            children(node, &mut stack).map_err(|_| CONSTRUCT)?;
+        }
+        Ok(())
+    }
+
     // ---------------------------------------------------------------------------------------------------- statements
 
     /// The columns of the answer; `None` when it has none.
@@ -494,6 +514,14 @@ impl<'a> Tracer<'a> {
             Node::VariableShowStmt(v) if v.name().is_some_and(known::of_users) => {
                 Ok(Some(Columns { list: vec![Col { name: v.name(), val: Val::setting() }], rest: None }))
             }
+            // Of the head of a function that is called: what its arguments are by default.
+            Node::CreateFunctionStmt(f) if self.world.body => {
+                let mut val = Val::default();
+                for parameter in f.parameters() {
+                    val.add(&self.value(parameter.defexpr(), outer)?);
+                }
+                Ok(Some(Columns { list: vec![Col { name: None, val }], rest: None }))
+            }
             _ => Err(Stop("it is of a kind whose answer cannot be traced")),
         }
     }
@@ -534,6 +562,9 @@ impl<'a> Tracer<'a> {
         let target = relation.relname();
         // A CTE is never what is written to.
         let mut rels = vec![self.table(relation)];
+        let (index, catalog, taints) = (self.world.index, self.world.catalog, self.world.taints);
+        let mut written = index.candidates(catalog, name(relation));
+        self.trace.launders |= written.any(|t| index.betrays(catalog, taints, t.oid));
         match node {
             Node::InsertStmt(s) => {
                 let columns = match s.select_stmt() {
@@ -2849,7 +2880,12 @@ pub(crate) fn summarise(world: World<'_>, functions: &[&Function]) -> Option<Sum
     for function in functions {
         let text = body(function)?;
         let tree = super::parse(text.as_bytes()).ok()?;
-        for statement in tree.stmts() {
+        // Its defaults, and what its arguments are cast to, belong to it.
+        let text = format!("CREATE FUNCTION f({}) RETURNS int LANGUAGE sql AS ''", function.arguments);
+        let given =
+            if world.index.converts() || function.arguments.contains(" DEFAULT ") { &*text } else { "" };
+        let given = super::parse(given.as_bytes()).ok()?;
+        for statement in given.stmts().chain(tree.stmts()) {
             let trace = trace(World { body: true, ..world }, statement).ok()?;
             // A body that chooses its rows by hidden columns asks about them, with values nobody sees.
             let asks = |p: &Place| !matches!(p, Place::Output | Place::Null | Place::Count | Place::Write);

@@ -1,0 +1,215 @@
+//! Which columns a trigger in PL/pgSQL fills with what is hidden, read from its text.
+//!
+//! Not a parser: words and statements, without types or control flow. A variable that a statement gives a value, and that statement
+//! names something hidden, is hidden from then on, anywhere in the body; so is a column of NEW. What a condition tells is not seen.
+
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+/// Columns of NEW that a body assigns from any of `hidden` (words in lower case).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Filled {
+    /// In lower case.
+    pub columns: HashSet<String>,
+    /// The row as a whole.
+    pub row: bool,
+}
+
+/// Every word of a body, those in strings (dynamic SQL) among them.
+pub(crate) fn words(body: &str) -> HashSet<String> {
+    tokens(body).into_iter().filter(|t| word(t)).collect()
+}
+
+pub(crate) fn filled(body: &str, hidden: &HashSet<String>) -> Filled {
+    let statements = statements(tokens(body));
+    let mut hidden = hidden.clone();
+    let mut out = Filled::default();
+    // Each round finds another variable, or ends.
+    loop {
+        let before = (hidden.len(), out.columns.len(), out.row);
+        for statement in &statements {
+            let targets = targets(statement);
+            let names = |t: &&String| hidden.contains(*t) && !targets.iter().any(|n| n.last() == Some(*t));
+            // A row is hidden as a whole where its columns are not named.
+            let whole = |t: &String| matches!(t.as_str(), "row_to_json" | "to_json" | "to_jsonb" | "hstore");
+            let row =
+                statement.iter().any(whole) && statement.iter().any(|t| hidden.contains(&format!("{t}.*")));
+            if !row && !statement.iter().any(|t| names(&t)) {
+                continue;
+            }
+            for target in targets {
+                match target {
+                    [new] if new == "new" => out.row = true,
+                    [new, _, column] if new == "new" => drop(out.columns.insert(column.clone())),
+                    [variable, ..] => drop(hidden.insert(variable.clone())),
+                    [] => {}
+                }
+            }
+        }
+        if before == (hidden.len(), out.columns.len(), out.row) {
+            return out;
+        }
+    }
+}
+
+/// What a statement gives a value: `x := …`, `new.x = …`, `… INTO a, new.b`, `FOR x IN …`; `RETURN x` of a trigger is the row.
+fn targets(statement: &[String]) -> Vec<&[String]> {
+    let mut out = Vec::new();
+    let reference = |at: usize| {
+        let dotted = statement.get(at + 1).is_some_and(|t| t == ".");
+        statement.get(at..at + if dotted { 3 } else { 1 })
+    };
+    let first = statement.first().map_or("", String::as_str);
+    // A declaration has a type before `:=`, an element a subscript; an argument of that sign stands in another kind of statement.
+    let fields = reference(0).map_or(0, <[String]>::len);
+    if statement.get(fields).is_some_and(|t| t == "=")
+        || (statement.iter().any(|t| t == ":=") && !STATEMENTS.contains(&first))
+    {
+        out.extend(reference(0));
+    }
+    if matches!(first, "for" | "foreach") {
+        out.extend(reference(1));
+    }
+    if first == "return"
+        && !matches!(statement.get(1).map(String::as_str), None | Some("new" | "old" | "null"))
+    {
+        static ROW: LazyLock<[String; 1]> = LazyLock::new(|| ["new".to_owned()]);
+        out.push(&*ROW);
+    }
+    for (at, _) in statement.iter().enumerate().filter(|(_, t)| *t == "into") {
+        let before = at.checked_sub(1).and_then(|n| statement.get(n)).map(String::as_str);
+        if matches!(before, Some("insert" | "merge")) {
+            continue;
+        }
+        let mut at = at + 1;
+        at += usize::from(statement.get(at).is_some_and(|t| t == "strict"));
+        while let Some(target) = reference(at) {
+            out.push(target);
+            at += target.len();
+            if statement.get(at).is_none_or(|t| t != ",") {
+                break;
+            }
+            at += 1;
+        }
+    }
+    out
+}
+
+const STATEMENTS: &[&str] = &[
+    "call", "delete", "execute", "for", "foreach", "if", "elsif", "insert", "perform", "raise", "return",
+    "select", "update", "while", "with",
+];
+
+/// The body cut at `;`, and behind the conditions and headers that statements stand after.
+fn statements(tokens: Vec<String>) -> Vec<Vec<String>> {
+    let mut out: Vec<Vec<String>> = Vec::new();
+    let mut current: Vec<String> = Vec::new();
+    let mut cases = 0usize;
+    for token in tokens {
+        let first = current.first().map_or("", String::as_str);
+        let cut = match token.as_str() {
+            ";" => true,
+            "then" => cases == 0 && matches!(first, "if" | "elsif" | "elseif" | "when" | "case"),
+            "begin" | "declare" | "else" | "loop" if current.is_empty() => true,
+            "loop" => cases == 0 && matches!(first, "for" | "foreach" | "while"),
+            _ => false,
+        };
+        match token.as_str() {
+            "case" if !current.is_empty() => cases += 1,
+            "end" if cases > 0 => cases -= 1,
+            _ => {}
+        }
+        if cut {
+            cases = 0;
+            out.push(std::mem::take(&mut current));
+        } else {
+            current.push(token);
+        }
+    }
+    out.push(current);
+    out
+}
+
+fn word(token: &str) -> bool {
+    token.starts_with(|c: char| c.is_alphanumeric() || c == '_')
+}
+
+/// Words in lower case, with or without quotes, `:=`, and single signs; of strings only the words, of comments nothing.
+fn tokens(body: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut rest = body;
+    let mut string = false;
+    while let Some(c) = rest.chars().next() {
+        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        let length = if !string && rest.starts_with("--") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if !string && rest.starts_with("/*") {
+            rest.find("*/").map_or(rest.len(), |n| n + 2)
+        } else if is_word(c) {
+            let end = rest.find(|c: char| !is_word(c)).unwrap_or(rest.len());
+            out.push(rest.get(..end).unwrap_or_default().to_lowercase());
+            end
+        } else {
+            string ^= c == '\'';
+            let assigns = rest.starts_with(":=");
+            if !string && !c.is_whitespace() && !matches!(c, '"' | '\'') {
+                out.push(if assigns { ":=".to_owned() } else { c.to_string() });
+            }
+            if assigns { 2 } else { c.len_utf8() }
+        };
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(body: &str) -> Vec<String> {
+        let hidden = ["email", "ssn", "customers.*"].map(str::to_owned).into();
+        let filled = filled(body, &hidden);
+        let mut out: Vec<String> = filled.columns.into_iter().collect();
+        out.extend(filled.row.then(|| "*".to_owned()));
+        out.sort();
+        out
+    }
+
+    #[test]
+    fn what_is_filled_from_what_is_hidden() {
+        for (body, want) in [
+            ("BEGIN NEW.contact := (SELECT email FROM customers); RETURN NEW; END", "contact"),
+            (
+                "BEGIN SELECT c.email, c.name INTO STRICT NEW.contact, NEW.who FROM customers c; RETURN NEW; END",
+                "contact,who",
+            ),
+            (
+                "DECLARE v text := 'x'; w text; BEGIN v := (SELECT ssn FROM customers); w := 'a;b' || v; NEW.note = w; END",
+                "note",
+            ),
+            (
+                "BEGIN FOR r IN SELECT email FROM customers LOOP NEW.\"Mails\" := concat(NEW.mails, r.email); END LOOP; END",
+                "mails",
+            ),
+            (
+                "BEGIN IF NEW.email IS NULL THEN NEW.updated_at := now(); ELSE NEW.n := 1; END IF; RETURN NEW; END",
+                "",
+            ),
+            ("BEGIN NEW.updated_at := now(); UPDATE customers SET email = lower(email); RETURN NEW; END", ""),
+            ("BEGIN EXECUTE 'SELECT email FROM customers' INTO NEW.x; RETURN NEW; END", "x"),
+            ("BEGIN NEW.email := lower(NEW.email); RETURN NEW; END", ""),
+            (
+                "BEGIN NEW.x := CASE WHEN true THEN (SELECT ssn FROM customers) ELSE '' END; RETURN NEW; END",
+                "x",
+            ),
+            ("DECLARE r record; BEGIN SELECT id, ssn INTO r FROM customers; RETURN r; END", "*"),
+            (
+                "BEGIN SELECT row_to_json(c) INTO NEW.x FROM customers c; NEW.name := (SELECT name FROM customers); END",
+                "x",
+            ),
+            ("BEGIN -- email;\n NEW.a := 1; /* NEW.b := ssn; */ RETURN NEW; END", ""),
+        ] {
+            assert_eq!(of(body).join(","), want, "{body}");
+        }
+    }
+}
