@@ -166,13 +166,17 @@ impl Limited {
 /// decision is never clean; a session that remembers the decision of the DECLARE or PREPARE (once it succeeded) may plan the rows with
 /// that one instead.
 ///
-/// It must forget all cursors when a transaction ends or is rolled back to a savepoint, at CLOSE and DISCARD, and after every statement
+/// It must forget cursors when a transaction ends (but those held) or is rolled back to a savepoint, at CLOSE and DISCARD, and after every statement
 /// that is not clean or is withheld, because code of users may close a cursor and open another of its name. It must forget prepared
 /// statements after whatever may prepare or deallocate one ([`Mentions::statements`], `strangers`, also where it failed: these are not
 /// undone), and one when the protocol closes or parses its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kept {
-    Declared(String),
+    /// `hold`: it outlives its transaction.
+    Declared {
+        name: String,
+        hold: bool,
+    },
     Fetched(String),
     /// `typed`: its parameters are declared, of built-in types.
     Prepared {
@@ -190,7 +194,10 @@ pub enum Kept {
 impl Kept {
     fn of(statement: Node<'_>) -> Option<Kept> {
         Some(match statement {
-            Node::DeclareCursorStmt(d) => Kept::Declared(d.portalname()?.to_owned()),
+            // CURSOR_OPT_HOLD, parsenodes.h.
+            Node::DeclareCursorStmt(d) => {
+                Kept::Declared { name: d.portalname()?.to_owned(), hold: d.options & 0x20 != 0 }
+            }
             Node::FetchStmt(f) => Kept::Fetched(f.portalname()?.to_owned()),
             Node::PrepareStmt(p) => {
                 let typed = !p.argtypes().is_empty() && p.argtypes().iter().all(lineage::built_in);
@@ -209,10 +216,19 @@ impl Kept {
         })
     }
 
+    pub fn name(&self) -> &str {
+        match self {
+            Kept::Declared { name, .. }
+            | Kept::Fetched(name)
+            | Kept::Prepared { name, .. }
+            | Kept::Executed { name, .. } => name,
+        }
+    }
+
     /// `self` is what `used` names, and what it is given cannot change what it answers.
     pub fn serves(&self, used: &Kept) -> bool {
         match (self, used) {
-            (Kept::Declared(name), Kept::Fetched(wanted)) => name == wanted,
+            (Kept::Declared { name, .. }, Kept::Fetched(wanted)) => name == wanted,
             (Kept::Prepared { name, typed }, Kept::Executed { name: wanted, strings }) => {
                 name == wanted && (*typed || *strings)
             }

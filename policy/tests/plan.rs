@@ -273,7 +273,7 @@ fn cursors_are_named_so_that_a_session_can_remember_them() {
         let decision = judge.statement(sql.as_bytes());
         (decision.clean, decision.kept.clone())
     };
-    let declared = |name: &str| Some(Kept::Declared(name.into()));
+    let declared = |name: &str| Some(Kept::Declared { name: name.into(), hold: false });
     let fetched = |name: &str| Some(Kept::Fetched(name.into()));
     assert_eq!(cursor("DECLARE C CURSOR FOR SELECT upper(name) FROM people"), (true, declared("c")));
     assert_eq!(

@@ -84,8 +84,8 @@ pub(crate) struct Tables {
 /// It is forgotten at the first sign that a name may stand for something else (see [`policy::Kept`]).
 #[derive(Default)]
 struct SqlNames {
-    /// The cursor declared last in this transaction.
-    cursor: Option<Arc<Decision>>,
+    /// Cursors of this transaction, and those held over the ends of others.
+    cursors: Vec<Arc<Decision>>,
     /// Prepared statements, oldest first.
     prepared: Vec<Arc<Decision>>,
     /// A name that is in no table may stand for something all the same: what was known of some is void.
@@ -94,8 +94,9 @@ struct SqlNames {
     lost: ByName<Prepared>,
 }
 
-/// Of SQL's PREPARE, that are remembered.
+/// Of SQL's PREPARE and DECLARE, that are remembered.
 const SQL_PREPARED_MAX: usize = 64;
+const SQL_CURSORS_MAX: usize = 16;
 
 impl Tables {
     /// What was decided of the DECLARE or PREPARE that a FETCH or EXECUTE names.
@@ -103,12 +104,19 @@ impl Tables {
         let sql = self.sql.as_deref()?;
         let used = decision?.kept.as_ref()?;
         let serves = |d: &&Arc<Decision>| d.kept.as_ref().is_some_and(|made| made.serves(used));
-        sql.cursor.iter().chain(&sql.prepared).find(serves)
+        sql.cursors.iter().chain(&sql.prepared).find(serves)
     }
 
-    pub(crate) fn forget_cursor(&mut self) {
+    pub(crate) fn forget_cursors(&mut self) {
         if let Some(sql) = &mut self.sql {
-            sql.cursor = None;
+            sql.cursors.clear();
+        }
+    }
+
+    /// A transaction ended.
+    pub(crate) fn forget_cursors_not_held(&mut self) {
+        if let Some(sql) = &mut self.sql {
+            sql.cursors.retain(|d| matches!(d.kept, Some(Kept::Declared { hold: true, .. })));
         }
     }
 
@@ -120,7 +128,7 @@ impl Tables {
 
     /// The judgement changed: what was decided before is void.
     pub(crate) fn forget_kept(&mut self) {
-        self.forget_cursor();
+        self.forget_cursors();
         self.forget_prepared();
     }
 
@@ -140,8 +148,14 @@ impl Tables {
         }
         let known = self.kept(decision).cloned();
         match decision {
-            Some(d) if matches!(does, Some(Kept::Declared(_))) && !d.strangers => {
-                self.sql.get_or_insert_default().cursor = Some(d.clone());
+            // It succeeded, so the name was free.
+            Some(d) if matches!(does, Some(Kept::Declared { .. })) && !d.strangers => {
+                let cursors = &mut self.sql.get_or_insert_default().cursors;
+                cursors.retain(|known| known.kept.as_ref().map(Kept::name) != does.map(Kept::name));
+                if cursors.len() >= SQL_CURSORS_MAX {
+                    cursors.remove(0);
+                }
+                cursors.push(d.clone());
             }
             Some(_) if matches!(does, Some(Kept::Fetched(_))) && known.is_some() => {}
             Some(d)
@@ -150,7 +164,8 @@ impl Tables {
                     && !d.strangers
                     && !d.mentions.portals
                     && !command.starts_with(b"ROLLBACK") => {}
-            _ => self.forget_cursor(),
+            Some(d) if !d.strangers && command == b"COMMIT\0" => self.forget_cursors_not_held(),
+            _ => self.forget_cursors(),
         }
         match decision {
             // It succeeded, so the name was free.

@@ -368,7 +368,7 @@ impl Ready {
                     }
                     if !portal.is_empty() {
                         // It may have a cursor's name.
-                        self.tables.forget_cursor();
+                        self.tables.forget_cursors();
                     }
                     self.tables.portals.insert(portal, made);
                 }
@@ -799,7 +799,7 @@ impl Ready {
         if self.transaction == b'I' {
             // Portals end with their transaction.
             self.tables.portals.clear();
-            self.tables.forget_cursor();
+            self.tables.forget_cursors_not_held();
             // What changed the catalogue can be seen from outside now. Before, asking for it would have found nothing.
             if std::mem::take(&mut self.changed_catalogue) {
                 self.connection.catalogues.mark_stale(&self.database);
