@@ -273,12 +273,12 @@ fn cursors_are_named_so_that_a_session_can_remember_them() {
         let decision = judge.statement(sql.as_bytes());
         (decision.clean, decision.kept.clone())
     };
-    let declared = |name: &str| Some(Kept::Declared { name: name.into(), hold: false });
+    let declared = |name: &str, hold| Some(Kept::Declared { name: name.into(), hold });
     let fetched = |name: &str| Some(Kept::Fetched(name.into()));
-    assert_eq!(cursor("DECLARE C CURSOR FOR SELECT upper(name) FROM people"), (true, declared("c")));
+    assert_eq!(cursor("DECLARE C CURSOR FOR SELECT upper(name) FROM people"), (true, declared("c", false)));
     assert_eq!(
         cursor("DECLARE \"C\" BINARY CURSOR WITH HOLD FOR SELECT ssn FROM people"),
-        (false, declared("C"))
+        (false, declared("C", true))
     );
     assert_eq!(cursor("FETCH FORWARD 10 FROM c"), (false, fetched("c")));
     assert_eq!(cursor("FETCH ALL \"C\""), (false, fetched("C")));

@@ -591,6 +591,12 @@ impl Ready {
         let _counted = self.count_probes(&judge.met(schema, table, constraint), &|_| Some(digest), now);
     }
 
+    /// A statement that could meet values of masked columns ended while it waited: that there was something to wait for is an answer.
+    pub(crate) fn waited(&self, decision: &Decision, now: Now) {
+        let digest = Probe::digest(&[&self.id[..], &now.mono_ns.to_be_bytes()].concat());
+        let _counted = self.count_probes(&decision.conflicts, &|_| Some(digest), now);
+    }
+
     pub(crate) fn count_probes(
         &self,
         probes: &[Probe],

@@ -660,16 +660,19 @@ impl Ready {
         decision.is_none_or(|d| d.withhold)
     }
 
+    /// What was decided of the statement that the server runs.
+    fn running(&mut self) -> Option<&Arc<Decision>> {
+        match self.owed.front()? {
+            Owed::Query { decision, .. } => decision.as_ref(),
+            Owed::Execute { portal, .. } => self.tables.portals.get(portal)?.decision.as_ref(),
+            _ => None,
+        }
+    }
+
     /// True while the server runs something that may do more than its text says.
     fn runs_strangers(&mut self) -> bool {
-        let decision = match self.owed.front() {
-            Some(Owed::Query { decision, .. }) => decision.as_ref(),
-            Some(Owed::Execute { portal, .. }) => {
-                self.tables.portals.get(portal).and_then(|p| p.decision.as_ref())
-            }
-            _ => return false,
-        };
-        decision.is_none_or(|d| d.strangers)
+        matches!(self.owed.front(), Some(Owed::Query { .. } | Owed::Execute { .. }))
+            && self.running().is_none_or(|d| d.strangers)
     }
 
     /// NotificationResponse: the payload is somebody's text and may be a masked value sent to oneself.
@@ -699,6 +702,13 @@ impl Ready {
         // unique_violation, exclusion_violation, foreign_key_violation.
         if matches!(&state, b"23505" | b"23P01" | b"23503") {
             self.met(body, now);
+        }
+        // It waited for one that another session holds: lock_not_available, query_canceled, deadlock_detected.
+        if matches!(&state, b"55P03" | b"57014" | b"40P01") && self.cut.is_none() {
+            let decision = self.running().map(Arc::clone);
+            if let Some(decision) = decision.filter(|d| !d.conflicts.is_empty()) {
+                self.waited(&decision, now);
+            }
         }
         self.failed();
         self.owed.failed();
