@@ -187,6 +187,13 @@ pub(crate) const SCALAR_FUNCTIONS: &[&str] = &[
 /// Those of `information_schema` that compute from their arguments only, as drivers call them (JDBC's getPrimaryKeys).
 pub(crate) const INFORMATION_FUNCTIONS: &[&str] = &["_pg_expandarray"];
 
+/// `SYSTEM_USER` is a word of the grammar since PostgreSQL 16, and a name like others before.
+pub(crate) fn column_before_16(call: &nodes::FuncCall, server_version: u32) -> bool {
+    server_version < 160_000
+        && call.funcformat == nodes::CoercionForm::COERCE_SQL_SYNTAX
+        && call.funcname().get(1).and_then(Node::as_str) == Some("system_user")
+}
+
 /// What the only column of one of [`SCALAR_FUNCTIONS`] is called, whatever its alias: an OUT parameter has a name.
 pub(crate) fn out_parameter(function: &str) -> Option<&'static str> {
     match function {

@@ -488,12 +488,20 @@ impl<'c> Prover<'c> {
                 out.target = v.view();
             }
             Node::IntoClause(i) => out.target = i.rel(),
-            Node::FuncCall(f) => self.call(f, out),
+            Node::FuncCall(f) => {
+                if known::column_before_16(f, self.catalog.server_version) {
+                    out.problems.push("it names what is a column before PostgreSQL 16");
+                }
+                self.call(f, out);
+            }
             Node::TypeCast(c) => {
                 let literal = matches!(c.arg(), Node::A_Const(_) | Node::ParamRef(_));
                 if !literal && !c.type_name().is_some_and(built_in) {
                     out.problems.push("it casts to a type that is not built in");
                 }
+            }
+            Node::MergeSupportFunc(_) if self.index.user("merge_action") => {
+                out.problems.push("it calls a function that is not known to be harmless");
             }
             Node::TypeName(t) if !self.index.conversions(t).is_empty() => {
                 out.problems.push("it calls a function that is not known to be harmless");

@@ -1617,24 +1617,31 @@ impl<'a> Tracer<'a> {
     }
 
     /// A column by its name alone, and whether it is certain that there is one; `None` when no scope can have one.
+    ///
+    /// The nearest scope that has it is meant. But what columns a table has may change until the server looks (in this transaction, or
+    /// in one that is waited for), and then an outer one is: what is hidden there counts too.
     fn unqualified(&mut self, wanted: &str, scope: &Scope<'_, 'a>) -> Traced<Option<(Val, bool)>> {
         let mut found: Option<Val> = None;
+        let mut certain = false;
         let mut level = Some(scope);
         while let Some(here) = level {
             if let Some(val) = self.unqualified_here(wanted, here.rels)? {
                 match &mut found {
                     None => found = Some(val),
-                    Some(so_far) => so_far.add(&val),
+                    Some(so_far) if !certain || self.elsewhere(&val, so_far) => so_far.add(&val),
+                    Some(_) => {}
                 }
-                // Where it is certain that this scope has it, no other is asked.
-                let certain = here.rels.iter().filter(|r| !r.shy).any(|r| self.has(r, wanted));
-                if certain {
-                    return Ok(found.map(|val| (val, true)));
-                }
+                certain |= here.rels.iter().filter(|r| !r.shy).any(|r| self.has(r, wanted));
             }
             level = here.parent;
         }
-        Ok(found.map(|val| (val, false)))
+        Ok(found.map(|val| (val, certain)))
+    }
+
+    /// `other` hides what `val` does not derive from.
+    fn elsewhere(&self, other: &Val, val: &Val) -> bool {
+        let new = |b: &Base| *b != SETTING && !self.world.defines(*b) && !val.sources.contains(b);
+        !self.world.all && other.sources.iter().any(new)
     }
 
     fn has(&self, rel: &Rel<'a>, wanted: &str) -> bool {
@@ -1651,6 +1658,24 @@ impl<'a> Tracer<'a> {
                 tables.iter().all(has)
             }
         }
+    }
+
+    /// What a name stands for that has no other before it.
+    fn named(&mut self, wanted: &str, scope: &Scope<'_, 'a>) -> Traced<Val> {
+        // A whole row, where no column is called so.
+        let rels = self.called(wanted, None, scope);
+        let (mut val, certain) = match self.unqualified(wanted, scope)? {
+            Some(found) => found,
+            None if rels.is_empty() && !self.world.body => (Val::unknown(), false),
+            None => (Val::default(), false),
+        };
+        for rel in &rels {
+            let row = self.row(rel)?;
+            if !certain || self.elsewhere(&row, &val) {
+                val.add(&row);
+            }
+        }
+        Ok(val)
     }
 
     fn reference(&mut self, c: &'a nodes::ColumnRef, scope: &Scope<'_, 'a>) -> Traced<Val> {
@@ -1671,18 +1696,7 @@ impl<'a> Tracer<'a> {
         }
         let wanted = end.as_str().ok_or(CONSTRUCT)?;
         if fields.len() == 1 {
-            // A whole row, where no column is called so.
-            let rels = self.called(wanted, None, scope);
-            let mut val = match self.unqualified(wanted, scope)? {
-                Some((val, true)) => return Ok(val),
-                Some((val, false)) => val,
-                None if rels.is_empty() && !self.world.body => Val::unknown(),
-                None => Val::default(),
-            };
-            for rel in &rels {
-                val.add(&self.row(rel)?);
-            }
-            return Ok(val);
+            return self.named(wanted, scope);
         }
         let rels = self.relation(fields, scope)?;
         if rels.is_empty() {
@@ -1796,7 +1810,6 @@ impl<'a> Tracer<'a> {
                 | Node::ParamRef(_)
                 | Node::SQLValueFunction(_)
                 | Node::SetToDefault(_)
-                | Node::MergeSupportFunc(_)
                 | Node::GroupingFunc(_)
                 | Node::CurrentOfExpr(_)
                 | Node::TypeName(_)
@@ -1806,6 +1819,12 @@ impl<'a> Tracer<'a> {
                 | Node::Integer(_)
                 | Node::Float(_)
                 | Node::Boolean(_) => {}
+                Node::MergeSupportFunc(_) => {
+                    // Before PostgreSQL 17 a call like others.
+                    if self.world.index.user("merge_action") {
+                        acc.add(&self.summary("merge_action"));
+                    }
+                }
                 Node::ColumnRef(c) => {
                     let val = self.reference(c, scope)?;
                     if fallible {
@@ -2240,6 +2259,11 @@ impl<'a> Tracer<'a> {
         acc: &mut Val,
         stack: &mut Vec<(Node<'a>, bool)>,
     ) -> Traced<()> {
+        if known::column_before_16(f, self.world.catalog.server_version) {
+            let val = self.named("system_user", scope)?;
+            self.record(&val, if fallible { Place::Computed } else { Place::Output });
+            acc.add(&val);
+        }
         for sort in f.agg_order() {
             let val = self.deeper(|t| t.value(sort.node(), scope))?;
             self.operator(sort.use_op())?;
