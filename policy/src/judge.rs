@@ -23,6 +23,7 @@ use crate::sql::known::{self, Part, listed};
 use crate::sql::lineage::{self, Index, Prover, Question, Taints};
 use crate::sql::literal;
 use crate::sql::mentions::Mentions;
+use crate::sql::swept;
 use crate::sql::trace::{self, Base, Place, Summaries, Trace, World};
 use crate::sql::{self, Refusal};
 use crate::verdict::{Block, Pass, Verdict};
@@ -63,8 +64,8 @@ pub struct Decision {
     pub limits: Vec<Limited>,
     /// Values of masked columns it asks about ([`Probe`]).
     pub probes: Vec<Probe>,
-    /// Budgets that its errors about values already there count against ([`Judge::met`]): when one is used up, it is not sent. The
-    /// values are not told.
+    /// Budgets that its errors count against, those about values already there ([`Judge::met`]), waits that end, and what a check or a
+    /// computation says of a value: when one is used up, it is not sent. The values are not told.
     pub conflicts: Vec<Probe>,
     /// It names a relation that the catalogue does not have. What was decided may be wrong where that exists by now: a newer catalogue
     /// is to be asked for first.
@@ -785,12 +786,27 @@ impl Judge {
     fn masked(&self, statement: Node<'_>, facts: &Facts<'_>, judged: &mut Judged, decision: &mut Decision) {
         let prover = self.prover(&self.bound.taints);
         self.conflicts(facts, decision);
+        if !decision.conflicts.is_empty()
+            && let Some(block) = self.sweeps(statement)
+        {
+            judged.block.get_or_insert(block);
+        }
         if let Some(copy) = facts.copies.first() {
             self.copy(statement, copy, &prover, judged, decision);
             return;
         }
         let root = facts::act(statement);
         let (class, object) = root.as_ref().map_or(("", ""), |a| (a.class, a.object));
+        let hides = |name: &Name<'_>| {
+            let mut named = self.bound.index.candidates(&self.catalog, *name);
+            named.any(|t| self.bound.taints.get(&t.oid).is_some_and(|taint| !taint.defines()))
+        };
+        // Without an index it is the order the table has had.
+        let orders = matches!(statement, Node::ClusterStmt(c) if c.indexname().is_some());
+        if orders && facts.names.iter().any(hides) {
+            let why = "it puts rows in an order that may tell of masked columns";
+            judged.block.get_or_insert_with(|| built_in(MASKED_DATA_ASKED, "42501", not_while_masked(why)));
+        }
         match class {
             "create" if matches!(object, "table-as" | "materialized-view" | "view") => {}
             "create" | "alter" | "drop" => {
@@ -837,6 +853,10 @@ impl Judge {
             Ok(trace) => {
                 self.asked(&trace, judged, decision);
                 self.kept(&trace, stores, proof.names_masked, judged);
+                // Computing from it should not fail because of it. Where it does all the same, that is an answer.
+                for out in trace.outputs.iter().flatten().filter(|o| o.column.is_none()) {
+                    out.sources.iter().for_each(|base| self.count_against(*base, decision));
+                }
                 judged.outputs = trace.outputs.map(|outs| outs.iter().map(origin).collect());
             }
             Err(why) if proof.names_masked => {
@@ -927,12 +947,59 @@ impl Judge {
             let tables: BTreeSet<u32> = named.flat_map(|oid| below(oid).chain([oid])).collect();
             for table in tables {
                 for base in self.bound.compared.get(&table).into_iter().flatten() {
-                    let conflict = self.conflict(*base);
-                    let known = |c: &Probe| decision.conflicts.iter().any(|k| k.rule == c.rule);
-                    decision.conflicts.extend(conflict.filter(|c| !known(c)));
+                    self.count_against(*base, decision);
+                }
+                // Checks and generated columns may compare any, and fail.
+                let taint = self.bound.taints.get(&table).filter(|t| !t.defines());
+                for number in taint.into_iter().flat_map(|t| t.columns.values()) {
+                    self.count_against((table, *number), decision);
                 }
             }
         }
+    }
+
+    fn count_against(&self, base: Base, decision: &mut Decision) {
+        if self.world().defines(base) {
+            return;
+        }
+        let conflict = self.conflict(base);
+        let known = |c: &Probe| decision.conflicts.iter().any(|k| k.rule == c.rule);
+        decision.conflicts.extend(conflict.filter(|c| !known(c)));
+    }
+
+    /// Refuses a write that asks a unique index, or a foreign key, about more values than were sent.
+    fn sweeps(&self, statement: Node<'_>) -> Option<Block> {
+        let found = std::cell::Cell::new(None);
+        let compared = |name: Name<'_>| {
+            let mut columns = Vec::new();
+            for table in self.bound.index.candidates(&self.catalog, name) {
+                let same = self.bound.taints.get(&table.oid).map(|t| &t.same);
+                for (place, column) in table.columns.iter().enumerate() {
+                    let base = same.and_then(|s| s.get(&column.number)).copied();
+                    let (oid, number) = base.unwrap_or((table.oid, column.number));
+                    // A column of a parent is called the same.
+                    let called = |(oid, number): Base| {
+                        let table = self.bound.index.table(&self.catalog, oid);
+                        table.and_then(|t| t.columns.iter().find(|c| c.number == number)).map(|c| &c.name)
+                    };
+                    let is = |b: &&Base| {
+                        **b == (oid, number) || (b.0 != oid && called(**b) == called((oid, number)))
+                    };
+                    let base = self.bound.compared.get(&oid).into_iter().flatten().find(is).copied();
+                    if let Some(base) = base.filter(|b| self.conflict(*b).is_some()) {
+                        found.set(Some(base));
+                        columns.push((column.name.as_str(), Some(place)));
+                    }
+                }
+            }
+            columns
+        };
+        if !swept::swept(statement, &compared, &|name| self.key(name)) {
+            return None;
+        }
+        let base: Base = found.get()?;
+        let (rule, asking) = self.asking(base);
+        Some(self.asks_too_much(base, Place::Conflict, rule, asking))
     }
 
     /// Inserts into a table with masked columns, or a view of one.
@@ -1025,8 +1092,8 @@ impl Judge {
             }
             Place::Equality | Place::Null => ("asks about its value", "Use another column in the condition"),
             Place::Conflict => (
-                "asks by ON CONFLICT about values that are not written out, or too many",
-                "Insert up to 100 rows of written or bound values",
+                "asks by a key or ON CONFLICT about values that are not written out, or too many",
+                "Write rows of written or bound values, by ON CONFLICT up to 100 of them",
             ),
             Place::Predicate | Place::Output | Place::Count | Place::Write => {
                 ("asks about parts of its value", "Compare it with whole values by = or IN")

@@ -12,6 +12,7 @@ pub(crate) mod lineage;
 pub(crate) mod literal;
 pub mod mentions;
 pub(crate) mod plpgsql;
+pub(crate) mod swept;
 pub(crate) mod trace;
 
 use memchr::{memchr, memchr2};

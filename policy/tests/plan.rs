@@ -160,6 +160,23 @@ fn whether_what_is_computed_is_null_does_not_show() {
 }
 
 #[test]
+fn errors_beside_masked_values_are_counted() {
+    let judge = ssn();
+    let counted = |sql: &str| !judge.statement(sql.as_bytes()).conflicts.is_empty();
+    for sql in [
+        "SELECT upper(ssn) FROM people",
+        "UPDATE people SET name = 'x' WHERE name = 'y'",
+        "INSERT INTO people (name) VALUES ('x')",
+        "COPY people (name) FROM STDIN",
+    ] {
+        assert!(counted(sql), "{sql}");
+    }
+    for sql in ["SELECT ssn, upper(name) FROM people", "SELECT 1", "DELETE FROM people WHERE name = 'x'"] {
+        assert!(!counted(sql), "{sql}");
+    }
+}
+
+#[test]
 fn the_strictest_of_several_rules_holds() {
     let judge = judge(
         r#"{"rules": [

@@ -545,25 +545,26 @@ fn besides<'a>(node: Node<'a>, acts: &mut Vec<Act<'a>>) {
 }
 
 /// A row of values that is as many rows as a function in it makes.
-fn makes_rows(row: Node<'_>) -> bool {
+pub(crate) fn makes_rows(row: Node<'_>) -> bool {
     // Of constants it is one, and there may be many.
     if row.as_node_list().is_some_and(|l| l.iter().all(constant)) {
         return false;
     }
     let mut stack = vec![row];
     while let Some(node) = stack.pop() {
-        if let Node::FuncCall(f) = node {
-            let parts = f.funcname();
-            let function = parts.len().checked_sub(1).and_then(|i| parts.get(i)).and_then(Node::as_str);
-            if function.is_some_and(|f| super::known::listed(super::known::ROW_FUNCTIONS, f)) {
-                return true;
-            }
-        }
-        if children(node, &mut stack).is_err() {
+        if row_function(node) || children(node, &mut stack).is_err() {
             return true;
         }
     }
     false
+}
+
+/// A call of a built-in function that returns rows.
+pub(crate) fn row_function(node: Node<'_>) -> bool {
+    let Node::FuncCall(f) = node else { return false };
+    let parts = f.funcname();
+    let function = parts.len().checked_sub(1).and_then(|i| parts.get(i)).and_then(Node::as_str);
+    function.is_some_and(|f| super::known::listed(super::known::ROW_FUNCTIONS, f))
 }
 
 /// More than one statement in one text.

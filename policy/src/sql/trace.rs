@@ -28,6 +28,8 @@ pub(crate) type Base = (u32, i16);
 const DEFINITION: Base = (0, 0);
 /// The same of a setting of users. Applications choose rows by these, and store them: only how it is shown is anybody's business.
 pub(crate) const SETTING: Base = (0, 1);
+/// Contents of a relation of the server's own that the catalogue does not have: TOAST tables, statistics.
+const CONTENTS: Base = (0, 2);
 
 /// Where in a statement a column is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -887,19 +889,23 @@ impl<'a> Tracer<'a> {
     /// Notes what tells rows apart. Beside a table's primary key its other columns tell nothing more: then there is one row of it
     /// in each group anyway (`SELECT DISTINCT t.*`, `GROUP BY` every column, as mappers write them).
     fn told_apart(&mut self, vals: Vec<Val>, rels: &[Rel<'a>], place: Place) {
+        // The server groups by the key alone, but sorts different rows by all they show, from the first column on: what stands in front
+        // of the key would decide their order.
+        let sorts = place == Place::Distinct;
         // A second one of the same table, or a derived one, may show another row.
         let single = |r: &Rel<'a>| matches!(&r.body, Body::Tables(tables) if tables.len() == 1);
         let of = |r: &Rel<'a>, oid: u32| matches!(&r.body, Body::Tables(t) if t.iter().any(|t| t.oid == oid));
         let alone = |oid| rels.iter().all(single) && rels.iter().filter(|r| of(r, oid)).count() == 1;
         let index = self.world.index;
-        let has = |base: Base| vals.iter().any(|v| v.column == Some(base));
-        let keyed = |val: &Val| {
+        let has = |base: Base, before: usize| vals.iter().take(before).any(|v| v.column == Some(base));
+        let keyed = |at: usize, val: &Val| {
+            let before = if sorts { at } else { vals.len() };
             val.column.is_some_and(|(oid, _)| {
-                index.key(oid).is_some_and(|key| key.iter().all(|n| has((oid, *n)))) && alone(oid)
+                index.key(oid).is_some_and(|key| key.iter().all(|n| has((oid, *n), before))) && alone(oid)
             })
         };
         let all = self.world.all;
-        for val in vals.iter().filter(|v| all || !keyed(v)) {
+        for (_, val) in vals.iter().enumerate().filter(|(at, v)| all || !keyed(*at, v)) {
             self.record(val, place);
         }
     }
@@ -1373,7 +1379,14 @@ impl<'a> Tracer<'a> {
                 None => listed(known::SYSTEM_RELATIONS, n.name),
                 Some(schema) => system(schema, n.name) == Some(true),
             };
-            let val = if structure { Val::default() } else { Val::unknown() };
+            let mut val = if structure { Val::default() } else { Val::unknown() };
+            let own = match n.schema {
+                None => n.name.starts_with("pg_"),
+                Some(schema) => system(schema, n.name).is_some(),
+            };
+            if own && !structure && !self.world.all && !self.world.taints.is_empty() {
+                val.sources.push(CONTENTS);
+            }
             self.trace.vague |= val.unknown;
             let mut columns = Columns::open(val);
             if structure && !self.world.taints.is_empty() {

@@ -584,17 +584,27 @@ impl Ready {
         else {
             return;
         };
+        self.count_answer(&judge.met(schema, table, constraint), now);
+    }
+
+    /// The same for an error that does not say what it met: a wait for somebody else's row that ended, a check, a number too large.
+    /// What runs says what that may tell of.
+    pub(crate) fn told(&self, decision: &Decision, now: Now) {
+        let Some(judge) = self.judge.as_ref().filter(|_| self.scope.masks()) else { return };
+        if decision.strangers {
+            // What was prepared by SQL may write anything.
+            self.count_answer(&judge.met("", "", ""), now);
+        } else {
+            self.count_answer(&decision.conflicts, now);
+        }
+    }
+
+    fn count_answer(&self, probes: &[Probe], now: Now) {
         let mut which = self.id.to_vec();
         which.extend_from_slice(&now.mono_ns.to_be_bytes());
         let digest = Probe::digest(&which);
         // Over the budget already, there is nothing more to count: the next such statement does not run.
-        let _counted = self.count_probes(&judge.met(schema, table, constraint), &|_| Some(digest), now);
-    }
-
-    /// A statement that could meet values of masked columns ended while it waited: that there was something to wait for is an answer.
-    pub(crate) fn waited(&self, decision: &Decision, now: Now) {
-        let digest = Probe::digest(&[&self.id[..], &now.mono_ns.to_be_bytes()].concat());
-        let _counted = self.count_probes(&decision.conflicts, &|_| Some(digest), now);
+        let _counted = self.count_probes(probes, &|_| Some(digest), now);
     }
 
     pub(crate) fn count_probes(

@@ -702,13 +702,13 @@ impl Ready {
         // unique_violation, exclusion_violation, foreign_key_violation.
         if matches!(&state, b"23505" | b"23P01" | b"23503") {
             self.met(body, now);
-        }
-        // It waited for one that another session holds: lock_not_available, query_canceled, deadlock_detected.
-        if matches!(&state, b"55P03" | b"57014" | b"40P01") && self.cut.is_none() {
-            let decision = self.running().map(Arc::clone);
-            if let Some(decision) = decision.filter(|d| !d.conflicts.is_empty()) {
-                self.waited(&decision, now);
-            }
+        } else if (matches!(&state[..2], b"21" | b"22" | b"23" | b"53" | b"54")
+            // It waited for a row that another session holds: deadlock_detected, lock_not_available, query_canceled.
+            || matches!(&state, b"40P01" | b"55P03" | b"57014"))
+            && self.cut.is_none()
+            && let Some(decision) = self.running().map(Arc::clone)
+        {
+            self.told(&decision, now);
         }
         self.failed();
         self.owed.failed();

@@ -1,0 +1,199 @@
+//! Whether one write brings more values to compare than its text, or its bound values, hold.
+//!
+//! A unique index answers each write: is one of these values there already? Whoever has to send each value asks slowly; a range that
+//! the server makes (`generate_series`, another table, a column of the same one) halves the question with every statement. Not a
+//! judgement of which columns matter: the caller names them. Invariant: what is not understood is taken for more.
+
+use std::collections::HashMap;
+
+use pg_raw_parse::{Node, nodes};
+
+use super::children::children;
+use super::facts::{self, Name, constant, name};
+use super::known::{self, listed};
+
+/// Of a table that is written to: columns whose values are compared, by name, and the place of each where an INSERT names none.
+pub(crate) type Compared<'c> = Vec<(&'c str, Option<usize>)>;
+
+/// True when a write, at any depth, gives a compared column values that its text does not hold.
+pub(crate) fn swept<'c>(
+    statement: Node<'_>,
+    compared: &dyn Fn(Name<'_>) -> Compared<'c>,
+    key: &dyn Fn(Name<'_>) -> Option<Vec<String>>,
+) -> bool {
+    let mut ctes: HashMap<&str, Vec<Node<'_>>> = HashMap::new();
+    let mut writes = Vec::new();
+    let mut stack = vec![statement];
+    while let Some(node) = stack.pop() {
+        match node {
+            Node::CommonTableExpr(c) => {
+                ctes.entry(c.ctename().unwrap_or_default()).or_default().push(c.ctequery());
+            }
+            Node::InsertStmt(_) | Node::UpdateStmt(_) | Node::MergeStmt(_) => writes.push(node),
+            _ => {}
+        }
+        if children(node, &mut stack).is_err() {
+            return true;
+        }
+    }
+    let text = Text { ctes, key };
+    writes.into_iter().any(|write| text.sweeps(write, compared))
+}
+
+struct Text<'a, 'k> {
+    ctes: HashMap<&'a str, Vec<Node<'a>>>,
+    key: &'k dyn Fn(Name<'_>) -> Option<Vec<String>>,
+}
+
+/// Queries inside of each other, and CTEs that name each other.
+const DEPTH_MAX: usize = 12;
+
+impl<'a> Text<'a, '_> {
+    fn sweeps<'c>(&self, write: Node<'a>, compared: &dyn Fn(Name<'_>) -> Compared<'c>) -> bool {
+        let relation = match write {
+            Node::InsertStmt(i) => i.relation(),
+            Node::UpdateStmt(u) => u.relation(),
+            Node::MergeStmt(m) => m.relation(),
+            _ => None,
+        };
+        let Some(relation) = relation else { return true };
+        let columns = compared(name(relation));
+        if columns.is_empty() {
+            return false;
+        }
+        let is = |called: Option<&str>| called.is_none_or(|c| columns.iter().any(|(name, _)| *name == c));
+        let set = |target: Node<'a>| match target {
+            Node::ResTarget(t) => is(t.name()) && !fixed(t.val()),
+            _ => true,
+        };
+        match write {
+            Node::InsertStmt(i) => {
+                let Node::SelectStmt(query) = i.select_stmt() else { return false };
+                let named: Vec<Option<&str>> = i
+                    .cols()
+                    .iter()
+                    .map(|c| match c {
+                        Node::ResTarget(t) => t.name(),
+                        _ => None,
+                    })
+                    .collect();
+                let given = columns.iter().any(|(column, at)| {
+                    let place =
+                        if named.is_empty() { *at } else { named.iter().position(|n| *n == Some(*column)) };
+                    let Some(at) = place else { return false };
+                    let star = query.target_list().iter().any(|t| !fixed(t.val()) && is_star(t.val()));
+                    star || query.op != nodes::SetOperation::SETOP_NONE
+                        || !query.values_lists().is_empty()
+                        || query.target_list().get(at).is_some_and(|t| !fixed(t.val()))
+                });
+                let updated =
+                    i.on_conflict_clause().is_some_and(|c| c.target_list().iter().any(|t| set(t.into())));
+                (given || updated) && !self.few(query, DEPTH_MAX)
+            }
+            Node::UpdateStmt(u) => {
+                let called =
+                    relation.alias().and_then(nodes::Alias::aliasname).or_else(|| relation.relname());
+                let by_key = || {
+                    (self.key)(name(relation)).is_some_and(|key| {
+                        let key: Vec<&str> = key.iter().map(String::as_str).collect();
+                        facts::by_key(u.where_clause(), called, &key)
+                    })
+                };
+                u.target_list().iter().any(|t| set(t.into())) && !by_key() && {
+                    let mut from = u.from_clause().iter();
+                    !matches!((from.next(), from.next()), (Some(item), None) if self.few_in(item, DEPTH_MAX))
+                }
+            }
+            Node::MergeStmt(m) => {
+                let written = m.merge_when_clauses().iter().any(|when| {
+                    when.target_list().iter().any(set) || when.values().iter().any(|v| !fixed(v))
+                });
+                written && !self.few_in(m.source_relation(), DEPTH_MAX)
+            }
+            _ => true,
+        }
+    }
+
+    /// As many rows as are written out or bound.
+    fn few(&self, query: &'a nodes::SelectStmt, depth: usize) -> bool {
+        let Some(depth) = depth.checked_sub(1) else { return false };
+        if query.op != nodes::SetOperation::SETOP_NONE {
+            return [query.larg(), query.rarg()].into_iter().flatten().all(|arm| self.few(arm, depth));
+        }
+        if !query.values_lists().is_empty() {
+            return !query.values_lists().iter().any(facts::makes_rows);
+        }
+        if query.target_list().iter().any(|t| facts::makes_rows(t.val())) {
+            return false;
+        }
+        let mut from = query.from_clause().iter();
+        match (from.next(), from.next()) {
+            (None, _) => true,
+            (Some(item), None) if self.few_in(item, depth) => true,
+            _ => facts::few(Node::SelectStmt(query), self.key),
+        }
+    }
+
+    fn few_in(&self, item: Node<'a>, depth: usize) -> bool {
+        let Some(depth) = depth.checked_sub(1) else { return false };
+        match item {
+            Node::RangeSubselect(r) => matches!(r.subquery(), Node::SelectStmt(q) if self.few(q, depth)),
+            Node::RangeVar(r) if r.schemaname().is_none() => {
+                let named = self.ctes.get(r.relname().unwrap_or_default());
+                named.is_some_and(|queries| {
+                    queries.iter().all(|q| matches!(q, Node::SelectStmt(q) if self.few(q, depth)))
+                })
+            }
+            // `unnest($1)`, `json_to_recordset($1)`: what is made of what was sent. Ranges are not.
+            Node::RangeFunction(r) => r.functions().iter().all(|pair| {
+                let call = pair.as_node_list().and_then(|pair| pair.first());
+                let Some(Node::FuncCall(f)) = call else { return false };
+                let parts = f.funcname();
+                let function = parts.len().checked_sub(1).and_then(|i| parts.get(i)).and_then(Node::as_str);
+                function.is_some_and(|f| {
+                    listed(known::ROW_FUNCTIONS, f) && !matches!(f, "generate_series" | "generate_subscripts")
+                }) && f.args().iter().all(sent)
+            }),
+            _ => false,
+        }
+    }
+}
+
+/// It is a value of the text, or made of such: the same for every row.
+fn fixed(node: Node<'_>) -> bool {
+    let mut stack = vec![node];
+    while let Some(node) = stack.pop() {
+        if let Node::CaseExpr(c) = node {
+            // Whichever it is, it was sent.
+            stack.push(c.defresult());
+            for when in c.args() {
+                let Node::CaseWhen(w) = when else { return false };
+                stack.push(w.result());
+            }
+            continue;
+        }
+        if matches!(node, Node::ColumnRef(_) | Node::SubLink(_)) || facts::row_function(node) {
+            return false;
+        }
+        if children(node, &mut stack).is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+fn is_star(node: Node<'_>) -> bool {
+    matches!(node, Node::ColumnRef(c) if c.fields().iter().any(|f| matches!(f, Node::A_Star(_))))
+}
+
+/// Written out or bound, alone or in an array.
+fn sent(node: Node<'_>) -> bool {
+    let mut node = node;
+    while let Node::TypeCast(c) = node {
+        node = c.arg();
+    }
+    match node {
+        Node::A_ArrayExpr(a) => a.elements().iter().all(constant),
+        node => constant(node),
+    }
+}
