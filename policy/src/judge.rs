@@ -616,6 +616,8 @@ impl Judge {
             let judged = self.one(statement, &facts, form, &mut decision);
             decision.clean &= judged.clean;
             decision.withhold |= self.scope.masks() && (!judged.clean || judged.loud);
+            // An error may show in its words what would be too many rows: `string_agg(…)::int`.
+            decision.withhold |= self.scope.masks() && decision.limits.iter().any(|l| l.collects);
             decision.outputs = judged.outputs;
             decision.kept = Kept::of(statement);
             if first_block.is_none() {

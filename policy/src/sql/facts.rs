@@ -87,6 +87,8 @@ pub(crate) struct Facts<'a> {
     /// One row of its answer can carry any number of stored rows: an aggregate that keeps its inputs, ARRAY(SELECT …), a neighbour's
     /// value, recursion.
     pub collects: bool,
+    /// Aggregates and windows that can each pick one row's value, by FILTER, CASE or a frame.
+    picks: usize,
     /// An INSERT says what becomes of rows that are there already.
     pub on_conflict: bool,
     /// Rows of constants may have been left out of its text.
@@ -139,8 +141,13 @@ pub(crate) fn read(statement: Node<'_>) -> Result<Facts<'_>, Unknown> {
         }
         children(node, &mut stack)?;
     }
+    // A table on its side: so many rows in one.
+    facts.collects |= facts.picks >= PICKS_MIN;
     Ok(facts)
 }
+
+/// More picked values in a row than reports have beside each other for one thing.
+const PICKS_MIN: usize = 8;
 
 pub(crate) fn name(r: &nodes::RangeVar) -> Name<'_> {
     Name { schema: r.schemaname(), name: r.relname().unwrap_or_default() }
@@ -192,8 +199,46 @@ fn collects(function: &str) -> bool {
         || function.contains("_to_xml")
         || matches!(
             function,
-            "xmlagg" | "ts_stat" | "lag" | "lead" | "nth_value" | "first_value" | "last_value"
+            "xmlagg"
+                | "ts_stat"
+                | "lag"
+                | "lead"
+                | "nth_value"
+                | "first_value"
+                | "last_value"
+                | "percentile_disc"
+                | "percentile_cont"
         )
+}
+
+/// Whether an aggregate answers with one row's value where it is asked for one row, or with a number that is made of many.
+fn picks(call: &nodes::FuncCall, function: &str, facts: &mut Facts<'_>) {
+    let computed = !call.args().iter().all(|a| matches!(a, Node::ColumnRef(_)));
+    match function {
+        "any_value" | "avg" | "max" | "min" | "mode" | "sum"
+            if computed || call.over().is_some() || !matches!(call.agg_filter(), Node::None) =>
+        {
+            facts.picks += 1;
+        }
+        _ => {}
+    }
+    if matches!(function, "avg" | "bit_or" | "bit_xor" | "sum") && computed {
+        let mut stack: Vec<Node<'_>> = call.args().iter().collect();
+        while let Some(node) = stack.pop() {
+            let names = match node {
+                Node::A_Expr(e) => e.name(),
+                Node::FuncCall(f) => f.funcname(),
+                node => {
+                    let _ = children(node, &mut stack);
+                    continue;
+                }
+            };
+            let last = names.len().checked_sub(1).and_then(|i| names.get(i)).and_then(Node::as_str);
+            // Each row at a place of its own.
+            facts.collects |= matches!(last, Some("^" | "<<" | "power" | "pow" | "exp"));
+            let _ = children(node, &mut stack);
+        }
+    }
 }
 
 fn function<'a>(call: &'a nodes::FuncCall, facts: &mut Facts<'a>) {
@@ -203,6 +248,7 @@ fn function<'a>(call: &'a nodes::FuncCall, facts: &mut Facts<'a>) {
     };
     facts.functions.push(last);
     facts.collects |= collects(last);
+    picks(call, last, facts);
     if last == "set_config" {
         let text = |i: usize| match call.args().get(i) {
             Some(Node::A_Const(c)) => string(c),

@@ -184,6 +184,8 @@ struct Val {
     unknown: bool,
     /// Of a function nobody knows.
     stranger: bool,
+    /// The very column of one of several tables of a name.
+    one_of: bool,
     /// A column of arrays has a part in it: what puts arrays together fails where their dimensions differ.
     arrays: bool,
 }
@@ -196,6 +198,7 @@ impl Val {
     /// Also derives from `other`.
     fn add(&mut self, other: &Val) {
         self.column = None;
+        self.one_of = false;
         self.text = None;
         self.unknown |= other.unknown;
         self.stranger |= other.stranger;
@@ -1570,8 +1573,10 @@ impl<'a> Tracer<'a> {
             Some(so_far) => {
                 // Of several tables of one name one hides it: only the server knows which is meant.
                 let differ = so_far.hidden() != val.hidden();
+                let columns = [&*so_far, &val].iter().all(|v| v.one_of || v.column.is_some() && !v.unknown);
                 so_far.add(&val);
                 so_far.unknown |= differ;
+                so_far.one_of = columns;
             }
         };
         match &rel.body {
@@ -1884,7 +1889,7 @@ impl<'a> Tracer<'a> {
                 }
                 Node::NullTest(t) if direct(t.arg()) => {
                     let mut val = self.value(t.arg(), scope)?;
-                    if val.column.is_some() {
+                    if val.column.is_some() || val.one_of {
                         self.record(&val, Place::Null);
                     } else {
                         // A whole row, or something computed: which part is NULL is more than one bit.
@@ -2574,15 +2579,22 @@ impl<'a> Tracer<'a> {
             if !val.hidden() {
                 continue;
             }
-            let Some(base) = val.column.filter(|_| !val.unknown) else { return Ok(false) };
-            if values.len() + self.trace.probes.len() > PROBES_MAX && !self.world.all {
+            // Of whichever table it is, it is its column.
+            let bases = match val.column {
+                Some(base) if !val.unknown => vec![base],
+                _ if val.one_of => val.sources.clone(),
+                _ => return Ok(false),
+            };
+            if values.len() * bases.len() + self.trace.probes.len() > PROBES_MAX && !self.world.all {
                 return Ok(false);
             }
-            found.push((val, base, values));
+            found.push((val, bases, values));
         }
-        for (val, base, values) in found {
+        for (val, bases, values) in found {
             self.record(&val, Place::Equality);
-            self.probe(base, values);
+            for base in bases {
+                self.probe(base, values.clone());
+            }
         }
         Ok(true)
     }
