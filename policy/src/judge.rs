@@ -587,6 +587,12 @@ impl Judge {
         literal::take_read();
         let several = tree.stmts().nth(1).is_some();
         let forms = self.forms(sql, &tree);
+        let bodies = self.bodies(&tree);
+        let within: Vec<(Node<'_>, Facts<'_>)> = bodies
+            .iter()
+            .flat_map(|tree| tree.stmts())
+            .filter_map(|statement| Some((statement, facts::read(statement).ok()?)))
+            .collect();
         for statement in tree.stmts() {
             count += 1;
             let Ok(mut facts) = facts::read(statement) else {
@@ -613,7 +619,7 @@ impl Judge {
             decision.literals_matter |=
                 !facts.copies.is_empty() || !facts.settings.is_empty() || !facts.set_config.is_empty();
             let form = forms.get(count - 1).map(String::as_str);
-            let judged = self.one(statement, &facts, form, &mut decision);
+            let judged = self.one(statement, &facts, &within, form, &mut decision);
             decision.clean &= judged.clean;
             decision.withhold |= self.scope.masks() && (!judged.clean || judged.loud);
             // An error may show in its words what would be too many rows: `string_agg(…)::int`.
@@ -636,6 +642,15 @@ impl Judge {
         decision
     }
 
+    /// What functions of users do that a text calls, where a rule blocks something.
+    fn bodies(&self, tree: &ParseResult) -> Vec<ParseResult> {
+        if !self.scope.rules.iter().any(|r| matches!(&r.action, Action::Block(b) if b.only.is_none())) {
+            return Vec::new();
+        }
+        let facts: Vec<Facts<'_>> = tree.stmts().filter_map(|s| facts::read(s).ok()).collect();
+        self.bound.index.within(&self.catalog, facts.iter().flat_map(|f| f.functions.iter().copied()))
+    }
+
     /// The normal form of each statement, where a rule lists such; none where tokens and grammar do not agree on how many there are.
     fn forms(&self, sql: &[u8], tree: &ParseResult) -> Vec<String> {
         let listed = |rule: &Compiled| matches!(&rule.action, Action::Block(b) if b.only.as_ref().is_some_and(|o| o.shapes.is_some()));
@@ -645,11 +660,12 @@ impl Judge {
         shape::statements(sql).filter(|forms| forms.len() == tree.stmts().count()).unwrap_or_default()
     }
 
-    /// `form`: the statement's normal form, where a rule asks for it and there is one.
+    /// `within`: what functions of users do that it calls. `form`: the statement's normal form, where a rule asks for it and there is one.
     fn one(
         &self,
         statement: Node<'_>,
         facts: &Facts<'_>,
+        within: &[(Node<'_>, Facts<'_>)],
         form: Option<&str>,
         decision: &mut Decision,
     ) -> Judged {
@@ -660,6 +676,9 @@ impl Judge {
                     Some(only) => self.beyond(only, facts, form).map(|what| beyond(rule, block, what)),
                     None => self
                         .matches(i, block, statement, facts)
+                        .or_else(|| {
+                            within.iter().find_map(|(node, facts)| self.matches(i, block, *node, facts))
+                        })
                         .map(|(act, name)| refusal(rule, block, act, name)),
                 },
                 Action::Rows(rows) => {

@@ -218,6 +218,20 @@ fn catalog() -> Catalog {
                 ..function("fill_contact", "plpgsql")
             },
             function("max", "c"),
+            Function { body: "DELETE FROM public.victims; SELECT 1".into(), ..function("purge", "sql") },
+            Function {
+                body: "DECLARE n int; BEGIN IF n IS NULL THEN DROP TABLE public.victims; END IF; PERFORM 1; END".into(),
+                ..function("purge_all", "plpgsql")
+            },
+            Function { body: "SELECT public.purge_all()".into(), ..function("purge_through", "sql") },
+            Function {
+                body: "BEGIN INSERT INTO kv SELECT id, ssn FROM public.customers; END".into(),
+                ..function("archive", "plpgsql")
+            },
+            Function {
+                body: "BEGIN INSERT INTO customers (email) VALUES (p_email); UPDATE customers SET name = lower(p_email); END".into(),
+                ..function("register", "plpgsql")
+            },
             function("initcap", "sql"),
             function("uuid_generate_v4", "c"),
             function("dblink", "c"),

@@ -31,6 +31,8 @@ pub(crate) struct Index {
     keys: HashMap<u32, Vec<i16>>,
     /// Places in the catalogue's list, by table.
     constraints: HashMap<u32, Vec<usize>>,
+    /// The same of functions, by name.
+    bodies: HashMap<Box<str>, Vec<usize>>,
     /// By the relation they stand on.
     rules: HashMap<u32, Vec<Rewrite>>,
     /// Functions of users that bring a value into a type of this name.
@@ -126,6 +128,34 @@ impl Index {
     /// its own types (`max(citext)`).
     pub(crate) fn user(&self, function: &str) -> bool {
         self.functions.get(function).is_some_and(|c| !(*c && listed(known::PURE_FUNCTIONS, function)))
+    }
+
+    /// What functions of users do by themselves when they are called, and those that they call, as far as their texts can be parsed.
+    pub(crate) fn within<'n>(
+        &self,
+        catalog: &Catalog,
+        called: impl Iterator<Item = &'n str>,
+    ) -> Vec<pg_raw_parse::ParseResult> {
+        let mut stack: Vec<String> =
+            called.filter(|f| self.bodies.contains_key(*f)).map(str::to_owned).collect();
+        let (mut seen, mut out) = (HashSet::new(), Vec::new());
+        while let Some(name) = stack.pop().filter(|_| seen.len() < BODIES_MAX) {
+            let places = self.bodies.get(name.as_str()).into_iter().flatten();
+            let functions: Vec<&Function> = places.filter_map(|i| catalog.functions.get(*i)).collect();
+            if !seen.insert(name) {
+                continue;
+            }
+            for tree in
+                functions.into_iter().flat_map(trace::texts).filter_map(|t| super::parse(t.as_bytes()).ok())
+            {
+                for facts in tree.stmts().filter_map(|s| super::facts::read(s).ok()) {
+                    let known = |f: &&&str| self.bodies.contains_key(**f);
+                    stack.extend(facts.functions.iter().filter(known).map(|f| (*f).to_owned()));
+                }
+                out.push(tree);
+            }
+        }
+        out
     }
 
     /// Functions that a value written as a type of this name goes through.
@@ -228,7 +258,8 @@ impl Index {
             let functions = functions.iter().map(|f| f.as_str().into()).collect();
             index.conversions.insert(name.as_str().into(), functions);
         }
-        for function in &catalog.functions {
+        for (i, function) in catalog.functions.iter().enumerate() {
+            index.bodies.entry(function.name.as_str().into()).or_default().push(i);
             let c = function.language.eq_ignore_ascii_case("c");
             *index.functions.entry(function.name.as_str().into()).or_insert(true) &= c;
         }
@@ -301,6 +332,9 @@ pub(crate) struct Prover<'c> {
 }
 
 const DEFINITION: &str = "it reads how something is defined";
+
+/// Functions whose texts are looked at for one text.
+const BODIES_MAX: usize = 256;
 
 /// Relations that one write may reach through rules.
 const RULES_MAX: usize = 256;
@@ -1158,7 +1192,21 @@ fn definitions(catalog: &Catalog, index: &Index, taints: &mut Taints) -> Summari
             break;
         }
     }
-    for (name, all) in functions {
+    let mut left: HashMap<&str, Vec<&Function>> = HashMap::new();
+    let names: HashSet<String> = catalog
+        .tables
+        .iter()
+        .filter(|t| taints.get(&t.oid).is_some_and(|t| !t.defines()))
+        .map(|t| t.name.to_lowercase())
+        .collect();
+    for function in catalog.functions.iter().filter(|f| !summaries.contains_key(f.name.as_str())) {
+        if function.language.eq_ignore_ascii_case("sql")
+            || !plpgsql::words(&function.body).is_disjoint(&names)
+        {
+            left.entry(&function.name).or_default().push(function);
+        }
+    }
+    for (name, all) in left {
         if let Some(summary) = trace::stored(World::new(catalog, index, taints, &summaries), &all) {
             summaries.insert(name.into(), summary);
         }

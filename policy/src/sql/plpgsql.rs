@@ -15,6 +15,35 @@ pub(crate) struct Filled {
     pub row: bool,
 }
 
+/// The body cut where statements may begin and end: those of SQL can be parsed, the rest cannot.
+pub(crate) fn pieces(body: &str) -> Vec<&str> {
+    let mut out = Vec::new();
+    let (mut start, mut at, mut string) = (0, 0, false);
+    while let Some(c) = body.get(at..).and_then(|rest| rest.chars().next()) {
+        let rest = body.get(at..).unwrap_or_default();
+        let mut length = c.len_utf8();
+        if c == '\'' {
+            string = !string;
+        } else if string {
+        } else if rest.starts_with("--") {
+            length = rest.find('\n').unwrap_or(rest.len());
+        } else if rest.starts_with("/*") {
+            length = rest.find("*/").map_or(rest.len(), |n| n + 2);
+        } else if c == ';' {
+            out.extend(body.get(start..at));
+            start = at + length;
+        } else if c.is_alphanumeric() || c == '_' {
+            length = rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len());
+            let word = rest.get(..length).unwrap_or_default().to_ascii_lowercase();
+            if matches!(&*word, "begin" | "then" | "else" | "loop") {
+                start = at + length;
+            }
+        }
+        at += length;
+    }
+    out
+}
+
 /// Every word of a body, those in strings (dynamic SQL) among them.
 pub(crate) fn words(body: &str) -> HashSet<String> {
     tokens(body).into_iter().filter(|t| word(t)).collect()
@@ -173,6 +202,16 @@ mod tests {
         out.extend(filled.row.then(|| "*".to_owned()));
         out.sort();
         out
+    }
+
+    #[test]
+    fn pieces_are_statements() {
+        let body = "DECLARE v int; BEGIN DELETE FROM a WHERE b = 'x;y'; IF v > 1 THEN -- no;\n DROP TABLE c; END IF; END";
+        let pieces: Vec<&str> = pieces(body).into_iter().map(str::trim).collect();
+        assert_eq!(
+            pieces,
+            ["DECLARE v int", "DELETE FROM a WHERE b = 'x;y'", "-- no;\n DROP TABLE c", "END IF"]
+        );
     }
 
     #[test]

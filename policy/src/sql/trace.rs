@@ -17,6 +17,7 @@ use super::facts::{self, constant, name};
 use super::known::{self, Part, listed};
 use super::lineage::{Index, Taint, Taints, built_in, plain_operator, system};
 use super::literal;
+use super::plpgsql;
 use crate::catalog::{Catalog, Constraint, Function, Table, TableColumn};
 use crate::judge::{Probe, ProbeValue};
 use crate::mask::Text;
@@ -2962,14 +2963,24 @@ pub(crate) fn summarise(world: World<'_>, functions: &[&Function]) -> Option<Sum
     Some(summary)
 }
 
-/// What is known of functions of one name that [`summarise`] cannot tell: those that store what is hidden, or nobody knows what.
+/// The texts of a function that can be parsed; of PL/pgSQL only some can.
+pub(crate) fn texts(function: &Function) -> Vec<String> {
+    if function.language.eq_ignore_ascii_case("plpgsql") {
+        return plpgsql::pieces(&function.body).into_iter().map(str::to_owned).collect();
+    }
+    body(function).into_iter().collect()
+}
+
+/// What is known of functions of one name that [`summarise`] cannot tell: those that store what is hidden, or nobody knows what. What
+/// goes through variables of PL/pgSQL is not seen.
 pub(crate) fn stored(world: World<'_>, functions: &[&Function]) -> Option<Summary> {
     let keeps = |function: &&Function| {
-        let tree = body(function).and_then(|text| super::parse(text.as_bytes()).ok());
-        tree.is_some_and(|tree| {
+        let sql = function.language.eq_ignore_ascii_case("sql");
+        texts(function).iter().any(|text| {
+            let Ok(tree) = super::parse(text.as_bytes()) else { return false };
             tree.stmts().any(|statement| match trace(World { body: true, ..world }, statement) {
                 Ok(trace) => trace.keeps(),
-                Err(_) => facts::read(statement).is_ok_and(|f| f.writes || f.ddl),
+                Err(_) => sql && facts::read(statement).is_ok_and(|f| f.writes || f.ddl),
             })
         })
     };
