@@ -958,6 +958,17 @@ pub(crate) fn harmless_ddl(statement: Node<'_>, prover: &Prover<'_>) -> Result<(
         Node::AlterOwnerStmt(a) => known_and_plain(a.relation())?,
         _ => return Err(CODE),
     }
+    // A type called `text`, found before the built-in one, could check values that are cast to it.
+    let named = match statement {
+        Node::CreateDomainStmt(d) => d.domainname().iter().last().and_then(nodes::String::sval),
+        Node::CreateEnumStmt(e) => e.type_name().iter().last().and_then(nodes::String::sval),
+        Node::CompositeTypeStmt(c) => c.typevar().and_then(nodes::RangeVar::relname),
+        Node::RenameStmt(r) if matches!(r.rename_type, T::OBJECT_TYPE | T::OBJECT_DOMAIN) => r.newname(),
+        _ => None,
+    };
+    if named.is_some_and(|name| listed(known::TYPES, name)) {
+        return Err("it makes a type of a built-in one's name");
+    }
     // Defaults, checks, generated columns and index expressions run as code of this statement.
     let mut gathered = Gathered::default();
     let mut stack = vec![statement];

@@ -1976,7 +1976,10 @@ impl<'a> Tracer<'a> {
                     let parts = x.named_args().iter().chain(x.args().iter());
                     stack.extend(parts.map(|a| (a, fallible || !total)));
                 }
-                Node::XmlSerialize(x) => stack.push((x.expr(), fallible)),
+                Node::XmlSerialize(x) => {
+                    acc.unknown |= !x.type_name().is_some_and(built_in);
+                    stack.push((x.expr(), fallible || !x.type_name().is_some_and(holds_text)));
+                }
                 // A key may not be NULL, nor there twice.
                 Node::JsonKeyValue(k) => stack.extend([(k.key(), true), (k.value().into(), fallible)]),
                 Node::JsonObjectConstructor(_)
@@ -1986,6 +1989,7 @@ impl<'a> Tracer<'a> {
                 | Node::JsonArrayAgg(_)
                 | Node::JsonOutput(_)
                 | Node::JsonScalarExpr(_) => {
+                    let fallible = fallible || narrow(node);
                     let mut parts = Vec::new();
                     children(node, &mut parts).map_err(|_| CONSTRUCT)?;
                     stack.extend(parts.into_iter().map(|p| (p, fallible)));
@@ -2007,6 +2011,9 @@ impl<'a> Tracer<'a> {
                 Node::JsonArrayQueryConstructor(j) => {
                     let Node::SelectStmt(q) = j.query() else { return Err(CONSTRUCT) };
                     let val = self.select(q, scope)?.all();
+                    if fallible || narrow(node) {
+                        self.record(&val, Place::Computed);
+                    }
                     acc.add(&val);
                 }
                 Node::JsonFuncExpr(_)
@@ -2696,12 +2703,37 @@ fn punctuation(node: Node<'_>) -> bool {
 
 /// A cast to a type that holds every text whole.
 fn whole_text(c: &nodes::TypeCast) -> bool {
-    let Some(t) = c.type_name().filter(|t| built_in(t)) else { return false };
+    c.type_name().is_some_and(holds_text)
+}
+
+fn holds_text(t: &nodes::TypeName) -> bool {
+    plain_type(t).is_some_and(|to| matches!(to, "text" | "varchar" | "bpchar" | "name"))
+}
+
+/// A built-in type's name, without a length or an array's brackets.
+fn plain_type(t: &nodes::TypeName) -> Option<&str> {
+    let plain = built_in(t) && t.typmods().is_empty() && t.array_bounds().is_empty();
     let names = t.names();
-    let to = names.len().checked_sub(1).and_then(|i| names.get(i)).and_then(nodes::String::sval);
-    t.typmods().is_empty()
-        && t.array_bounds().is_empty()
-        && matches!(to, Some("text" | "varchar" | "bpchar" | "name"))
+    names.len().checked_sub(1).and_then(|i| names.get(i)).and_then(nodes::String::sval).filter(|_| plain)
+}
+
+/// A constructor of JSON that may fail because of a value: its result may not fit, or it reads the value as JSON.
+fn narrow(node: Node<'_>) -> bool {
+    let output = match node {
+        Node::JsonObjectConstructor(j) => j.output(),
+        Node::JsonArrayConstructor(j) => j.output(),
+        Node::JsonArrayQueryConstructor(j) => j.output(),
+        Node::JsonObjectAgg(j) => j.constructor().and_then(|c| c.output()),
+        Node::JsonArrayAgg(j) => j.constructor().and_then(|c| c.output()),
+        Node::JsonValueExpr(j) => {
+            return j.format().is_some_and(|f| f.format_type != nodes::JsonFormatType::JS_FORMAT_DEFAULT);
+        }
+        _ => None,
+    };
+    let fits = |t: &nodes::TypeName| {
+        holds_text(t) || plain_type(t).is_some_and(|to| matches!(to, "json" | "jsonb" | "bytea"))
+    };
+    output.is_some_and(|o| !o.type_name().is_some_and(fits))
 }
 
 /// The parts of this one are worked out until the answer is certain.
