@@ -1051,16 +1051,6 @@ fn aggregates(s: &nodes::SelectStmt) -> bool {
         })
 }
 
-/// At most one row, by its form: nothing in FROM, LIMIT 1, or aggregates only.
-pub(crate) fn one_row(s: &nodes::SelectStmt) -> bool {
-    let limited = matches!(s.limit_count(), Node::A_Const(c)
-        if matches!(literal::value(c), Some(pg_raw_parse::ConstValue::Integer(n)) if n <= 1));
-    limited
-        || (s.op == nodes::SetOperation::SETOP_NONE
-            && s.values_lists().is_empty()
-            && (s.from_clause().is_empty() || aggregates(s)))
-}
-
 /// A value written out or bound, under casts.
 pub(crate) fn constant(node: Node<'_>) -> bool {
     let mut node = node;

@@ -166,6 +166,8 @@ pub(crate) fn total(function: &str, args: &NodeList, at: usize) -> bool {
         }
         // Cut to a length they may be longer than.
         "bpchar" | "name" | "text" | "varchar" => args.len() == 1,
+        // Of bytes in an encoding.
+        "length" => args.len() == 1,
         // A key may not be NULL.
         "json_build_object" | "jsonb_build_object" => at % 2 == 1,
         "json_object_agg" | "jsonb_object_agg" => at == 1,

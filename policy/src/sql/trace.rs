@@ -1800,6 +1800,36 @@ impl<'a> Tracer<'a> {
         Ok(acc)
     }
 
+    /// The same of COALESCE, the last of which is worked out only where the others are NULL: of columns themselves that is all it tells.
+    fn coalesce(&mut self, c: &'a nodes::CoalesceExpr, scope: &Scope<'_, 'a>, fallible: bool) -> Traced<Val> {
+        let risks = self.risks;
+        let mut acc: Option<Val> = None;
+        let mut computed = Val::default();
+        let mut columns = Val::default();
+        let last = c.args().len().saturating_sub(1);
+        for (i, arg) in c.args().iter().enumerate() {
+            let val = self.deeper(|t| t.value(arg, scope))?;
+            if i < last && val.column.is_some() {
+                columns.add(&val);
+            } else if i < last {
+                computed.add(&val);
+            }
+            match &mut acc {
+                None => acc = Some(val),
+                Some(acc) => acc.or(&val),
+            }
+        }
+        let mut acc = acc.unwrap_or_default();
+        acc.column = None;
+        if fallible {
+            self.record(&acc, Place::Computed);
+        } else if self.risks > risks {
+            self.record(&computed, Place::Computed);
+            self.record(&columns, Place::Null);
+        }
+        Ok(acc)
+    }
+
     fn derived(&mut self, node: Node<'a>, scope: &Scope<'_, 'a>) -> Traced<Val> {
         match node {
             Node::None => return Ok(Val::default()),
@@ -1916,7 +1946,7 @@ impl<'a> Tracer<'a> {
                 Node::BooleanTest(t) => stack.push((t.arg(), fallible)),
                 Node::CollateClause(c) => stack.push((c.arg(), fallible)),
                 Node::CoalesceExpr(c) if self.depth + 8 < DEPTH_MAX => {
-                    acc.add(&self.one_by_one(c.args().iter(), scope, fallible)?);
+                    acc.add(&self.coalesce(c, scope, fallible)?);
                 }
                 Node::CoalesceExpr(c) => stack.extend(c.args().iter().map(|a| (a, true))),
                 Node::MinMaxExpr(m) => stack.extend(m.args().iter().map(|a| (a, fallible))),
@@ -2038,16 +2068,7 @@ impl<'a> Tracer<'a> {
     fn unchanged(&mut self, node: Node<'a>, scope: &Scope<'_, 'a>) -> Traced<Option<Val>> {
         let mut acc = Val::default();
         match node {
-            Node::CoalesceExpr(c) => {
-                let risks = self.risks;
-                for arg in c.args() {
-                    acc.or(&self.deeper(|t| t.value(arg, scope))?);
-                }
-                // As in `one_by_one`.
-                if self.risks > risks {
-                    self.record(&acc, Place::Computed);
-                }
-            }
+            Node::CoalesceExpr(c) => acc = self.coalesce(c, scope, false)?,
             Node::CaseExpr(c) => {
                 let mut chosen_by = self.deeper(|t| t.value(c.arg(), scope))?;
                 self.record(&chosen_by, Place::Case);
@@ -2216,9 +2237,7 @@ impl<'a> Tracer<'a> {
             .and_then(nodes::String::sval)
             .unwrap_or_default();
         let arrays = !t.array_bounds().is_empty();
-        if !arrays
-            && matches!(to, "text" | "varchar" | "bpchar" | "char" | "name" | "bytea" | "json" | "jsonb")
-        {
+        if !arrays && matches!(to, "text" | "varchar" | "bpchar" | "name" | "bytea" | "json" | "jsonb") {
             // From text to bytea and json it is read, and may not be one.
             if !matches!(to, "bytea" | "json" | "jsonb") {
                 return Ok(false);
@@ -2234,6 +2253,8 @@ impl<'a> Tracer<'a> {
             "date" | "timestamp" | "timestamptz" => !matches!(from, 1082 | 1114 | 1184),
             "json" | "jsonb" => !matches!(from, 114 | 3802),
             "bytea" => from != 17,
+            // Of a number it is its byte.
+            "char" => !matches!(from, 18 | 19 | 25 | 1042 | 1043),
             _ => true,
         })
     }
@@ -2336,6 +2357,7 @@ impl<'a> Tracer<'a> {
                 if known::defines(function).is_some() && !self.world.taints.is_empty() {
                     acc.add(&Val::definition(Part::Whole));
                 }
+                self.risks += 1;
                 for arg in f.args() {
                     let val = self.deeper(|t| t.value(arg, scope))?;
                     self.record(&val, Place::Rows);
@@ -2425,10 +2447,8 @@ impl<'a> Tracer<'a> {
         let Node::SelectStmt(q) = l.subselect() else { return Err(CONSTRUCT) };
         let risks = self.risks;
         let columns = self.select(q, scope)?;
-        // More than one row is an error.
-        self.risks += usize::from(
-            matches!(l.sub_link_type, Sub::EXPR_SUBLINK | Sub::ROWCOMPARE_SUBLINK) && !facts::one_row(q),
-        );
+        // More than one row is an error, and that it was run shows: it takes its time, and is counted.
+        self.risks += 1;
         if l.sub_link_type == nodes::SubLinkType::EXISTS_SUBLINK {
             // What it would answer does not matter, only whether: its conditions have been noted.
             if self.world.all {
@@ -2448,7 +2468,7 @@ impl<'a> Tracer<'a> {
             val.add(&self.value(l.testexpr(), scope)?);
         }
         // Rows are compared until one decides.
-        if !matches!(l.sub_link_type, Sub::EXPR_SUBLINK | Sub::ARRAY_SUBLINK) && self.risks > risks {
+        if !matches!(l.sub_link_type, Sub::EXPR_SUBLINK | Sub::ARRAY_SUBLINK) && self.risks > risks + 1 {
             self.record(&val, Place::Computed);
         }
         Ok(val)
@@ -2587,6 +2607,9 @@ impl<'a> Tracer<'a> {
             if !val.hidden() {
                 continue;
             }
+            if !values.iter().all(|v| as_written(*v)) {
+                return Ok(false);
+            }
             // Of whichever table it is, it is its column.
             let bases = match val.column {
                 Some(base) if !val.unknown => vec![base],
@@ -2694,6 +2717,26 @@ fn probed(node: Node<'_>) -> ProbeValue {
             _ => return ProbeValue::Literal(0),
         }
     }
+}
+
+/// Casts leave a value what it is counted as: the same text is not another value under another length (`$1::varchar(3)`), or after
+/// something was renamed (`'16400'::regclass::text`).
+fn as_written(node: Node<'_>) -> bool {
+    /// Of what is longer nobody asks about beginnings.
+    const LONG: i32 = 100;
+    let mut node = node;
+    while let Node::TypeCast(c) = node {
+        let Some(t) = c.type_name() else { return false };
+        let names = t.names();
+        let last = names.len().checked_sub(1).and_then(|i| names.get(i)).and_then(nodes::String::sval);
+        let catalogue = last.is_none_or(|n| n.starts_with("reg") || n == "oid");
+        let cut = |n: Node<'_>| is_number_below(n, LONG) || !is_number_below(n, i32::MAX);
+        if catalogue || !t.array_bounds().is_empty() || t.typmods().iter().any(cut) {
+            return false;
+        }
+        node = c.arg();
+    }
+    true
 }
 
 /// `';'`: to take it from the end of a definition leaves the definition.
