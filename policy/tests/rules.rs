@@ -218,6 +218,21 @@ fn catalog() -> Catalog {
                 ..function("fill_contact", "plpgsql")
             },
             function("max", "c"),
+            Function {
+                body: "SELECT id FROM public.customers WHERE ssn LIKE q".into(),
+                arguments: "q text".into(),
+                ..function("search_sql", "sql")
+            },
+            Function {
+                body: "BEGIN RETURN QUERY SELECT id FROM public.customers WHERE ssn LIKE q; END".into(),
+                arguments: "q text".into(),
+                ..function("search", "plpgsql")
+            },
+            Function {
+                body: "DECLARE i int; BEGIN SELECT id INTO STRICT i FROM customers WHERE email = q AND city LIKE 'a%' ORDER BY email; RETURN i; END".into(),
+                arguments: "q text".into(),
+                ..function("find_by_email", "plpgsql")
+            },
             Function { body: "DELETE FROM public.victims; SELECT 1".into(), ..function("purge", "sql") },
             Function {
                 body: "DECLARE n int; BEGIN IF n IS NULL THEN DROP TABLE public.victims; END IF; PERFORM 1; END".into(),

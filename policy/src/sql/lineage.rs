@@ -960,8 +960,8 @@ pub(crate) fn harmless_ddl(statement: Node<'_>, prover: &Prover<'_>) -> Result<(
     }
     // A type called `text`, found before the built-in one, could check values that are cast to it.
     let named = match statement {
-        Node::CreateDomainStmt(d) => d.domainname().iter().last().and_then(nodes::String::sval),
-        Node::CreateEnumStmt(e) => e.type_name().iter().last().and_then(nodes::String::sval),
+        Node::CreateDomainStmt(d) => d.domainname().iter().next_back().and_then(nodes::String::sval),
+        Node::CreateEnumStmt(e) => e.type_name().iter().next_back().and_then(nodes::String::sval),
         Node::CompositeTypeStmt(c) => c.typevar().and_then(nodes::RangeVar::relname),
         Node::RenameStmt(r) if matches!(r.rename_type, T::OBJECT_TYPE | T::OBJECT_DOMAIN) => r.newname(),
         _ => None,
@@ -1217,9 +1217,17 @@ fn definitions(catalog: &Catalog, index: &Index, taints: &mut Taints) -> Summari
             left.entry(&function.name).or_default().push(function);
         }
     }
-    for (name, all) in left {
-        if let Some(summary) = trace::stored(World::new(catalog, index, taints, &summaries), &all) {
-            summaries.insert(name.into(), summary);
+    // What one of them does, those that call it do.
+    loop {
+        let before = left.len();
+        left.retain(|name, all| {
+            let found = trace::betrayed(World::new(catalog, index, taints, &summaries), all);
+            let stays = found.is_none();
+            summaries.extend(found.map(|summary| ((*name).into(), summary)));
+            stays
+        });
+        if left.len() == before {
+            break;
         }
     }
     // The rest is made of what nobody can follow: column by column where at least that can be told.

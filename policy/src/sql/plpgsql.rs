@@ -32,8 +32,8 @@ pub(crate) fn pieces(body: &str) -> Vec<&str> {
         } else if c == ';' {
             out.extend(body.get(start..at));
             start = at + length;
-        } else if c.is_alphanumeric() || c == '_' {
-            length = rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len());
+        } else if is_word(c) {
+            length = rest.find(|c: char| !is_word(c)).unwrap_or(rest.len());
             let word = rest.get(..length).unwrap_or_default().to_ascii_lowercase();
             if matches!(&*word, "begin" | "then" | "else" | "loop") {
                 start = at + length;
@@ -42,6 +42,68 @@ pub(crate) fn pieces(body: &str) -> Vec<&str> {
         at += length;
     }
     out
+}
+
+/// The queries that stand in a body, wherever they do, without what their rows are put INTO.
+pub(crate) fn queries(body: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    // The query being read, and how deep in parentheses it began.
+    let (mut query, mut depth): (Option<(String, usize)>, usize) = (None, 0);
+    let (mut rest, mut string) = (body, false);
+    while let Some(c) = rest.chars().next() {
+        let mut length = c.len_utf8();
+        let mut ends = false;
+        if c == '\'' {
+            string = !string;
+        } else if string {
+        } else if rest.starts_with("--") {
+            length = rest.find('\n').unwrap_or(rest.len());
+        } else if rest.starts_with("/*") {
+            length = rest.find("*/").map_or(rest.len(), |n| n + 2);
+        } else if is_word(c) {
+            length = rest.find(|c: char| !is_word(c)).unwrap_or(rest.len());
+            match &*rest.get(..length).unwrap_or_default().to_ascii_lowercase() {
+                "select" if query.is_none() => query = Some((String::new(), depth)),
+                "into" if query.as_ref().is_some_and(|(_, began)| *began == depth) => {
+                    rest = rest.get(into(rest)..).unwrap_or_default();
+                    continue;
+                }
+                "loop" => ends = true,
+                _ => {}
+            }
+        } else {
+            depth = if c == '(' { depth + 1 } else { depth.saturating_sub(usize::from(c == ')')) };
+            ends = c == ';' || query.as_ref().is_some_and(|(_, began)| depth < *began);
+        }
+        if ends {
+            out.extend(query.take().map(|(text, _)| text));
+        }
+        if let Some((text, _)) = &mut query {
+            text.push_str(rest.get(..length).unwrap_or_default());
+        }
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    out.extend(query.map(|(text, _)| text));
+    out
+}
+
+/// How long `INTO [STRICT] a, b.c` is.
+fn into(text: &str) -> usize {
+    let mut rest = text.get("into".len()..).unwrap_or_default().trim_start();
+    loop {
+        let word = rest.find(|c: char| !(is_word(c) || matches!(c, '.' | '"'))).unwrap_or(rest.len());
+        let (name, after) = rest.split_at_checked(word).unwrap_or(("", rest));
+        rest = after.trim_start();
+        match rest.strip_prefix(',') {
+            Some(more) => rest = more.trim_start(),
+            None if name.eq_ignore_ascii_case("strict") => {}
+            None => return text.len() - after.len(),
+        }
+    }
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
 }
 
 /// Every word of a body, those in strings (dynamic SQL) among them.
@@ -160,7 +222,7 @@ fn statements(tokens: Vec<String>) -> Vec<Vec<String>> {
 }
 
 fn word(token: &str) -> bool {
-    token.starts_with(|c: char| c.is_alphanumeric() || c == '_')
+    token.starts_with(is_word)
 }
 
 /// Words in lower case, with or without quotes, `:=`, and single signs; of strings only the words, of comments nothing.
@@ -169,7 +231,6 @@ fn tokens(body: &str) -> Vec<String> {
     let mut rest = body;
     let mut string = false;
     while let Some(c) = rest.chars().next() {
-        let is_word = |c: char| c.is_alphanumeric() || c == '_';
         let length = if !string && rest.starts_with("--") {
             rest.find('\n').unwrap_or(rest.len())
         } else if !string && rest.starts_with("/*") {
@@ -212,6 +273,20 @@ mod tests {
             pieces,
             ["DECLARE v int", "DELETE FROM a WHERE b = 'x;y'", "-- no;\n DROP TABLE c", "END IF"]
         );
+    }
+
+    #[test]
+    fn queries_are_found_wherever_they_stand() {
+        let body = "BEGIN RETURN QUERY SELECT a FROM t WHERE b LIKE ');'; IF EXISTS (SELECT 1 FROM u) THEN FOR r IN SELECT c FROM v LOOP \
+            SELECT d, e INTO STRICT x, new.y FROM (SELECT 1) w; END LOOP; END IF; END";
+        let queries: Vec<String> = queries(body).iter().map(|q| q.trim().replace("  ", " ")).collect();
+        let want = [
+            "SELECT a FROM t WHERE b LIKE ');'",
+            "SELECT 1 FROM u",
+            "SELECT c FROM v",
+            "SELECT d, e FROM (SELECT 1) w",
+        ];
+        assert_eq!(queries, want);
     }
 
     #[test]

@@ -137,6 +137,8 @@ pub(crate) struct Summary {
     pub launders: bool,
     /// Nothing else is known of it.
     pub stranger: bool,
+    /// It takes arguments, and asks this about hidden columns.
+    pub asks: Vec<(Base, Place)>,
 }
 
 pub(crate) type Summaries = HashMap<Box<str>, Summary>;
@@ -2419,6 +2421,9 @@ impl<'a> Tracer<'a> {
         match self.world.summaries.get(function) {
             Some(summary) => {
                 self.trace.launders |= summary.launders;
+                for (base, place) in &summary.asks {
+                    self.record(&Val { sources: vec![*base], ..Val::default() }, *place);
+                }
                 let (unknown, stranger) = (summary.stranger, summary.stranger);
                 Val { sources: summary.sources.clone(), unknown, stranger, ..Val::default() }
             }
@@ -2581,6 +2586,14 @@ impl<'a> Tracer<'a> {
             {
                 pairs.push((c, vec![other]));
             }
+            (Kind::AEXPR_OP, Node::ColumnRef(l), Node::ColumnRef(r)) if self.world.body => {
+                // A parameter is a value like others.
+                pairs.push(match (self.parameter(l, scope)?, self.parameter(r, scope)?) {
+                    (false, true) => (l, vec![e.rexpr()]),
+                    (true, false) => (r, vec![e.lexpr()]),
+                    _ => return Ok(false),
+                });
+            }
             (Kind::AEXPR_OP, Node::RowExpr(l), Node::RowExpr(r)) if l.args().len() == r.args().len() => {
                 for pair in l.args().iter().zip(r.args().iter()) {
                     match pair {
@@ -2628,6 +2641,15 @@ impl<'a> Tracer<'a> {
             }
         }
         Ok(true)
+    }
+
+    /// Nothing in scope has this name: in the body of a function it is a parameter's.
+    fn parameter(&mut self, c: &'a nodes::ColumnRef, scope: &Scope<'_, 'a>) -> Traced<bool> {
+        let Some(wanted) = last(c.fields()).and_then(Node::as_str) else { return Ok(false) };
+        if c.fields().len() > 1 {
+            return Ok(self.relation(c.fields(), scope)?.is_empty());
+        }
+        Ok(self.unqualified(wanted, scope)?.is_none() && self.called(wanted, None, scope).is_empty())
     }
 
     fn probe(&mut self, base: Base, values: Vec<Node<'a>>) {
@@ -3046,18 +3068,31 @@ pub(crate) fn texts(function: &Function) -> Vec<String> {
     body(function).into_iter().collect()
 }
 
-/// What is known of functions of one name that [`summarise`] cannot tell: those that store what is hidden, or nobody knows what. What
-/// goes through variables of PL/pgSQL is not seen.
-pub(crate) fn stored(world: World<'_>, functions: &[&Function]) -> Option<Summary> {
-    let keeps = |function: &&Function| {
+/// What is known of functions of one name that [`summarise`] cannot tell: that they store what is hidden, or nobody knows what, or ask
+/// about it what their callers like. What goes through variables of PL/pgSQL is not seen.
+pub(crate) fn betrayed(world: World<'_>, functions: &[&Function]) -> Option<Summary> {
+    let mut summary = Summary { stranger: true, ..Summary::default() };
+    for function in functions {
         let sql = function.language.eq_ignore_ascii_case("sql");
-        texts(function).iter().any(|text| {
-            let Ok(tree) = super::parse(text.as_bytes()) else { return false };
-            tree.stmts().any(|statement| match trace(World { body: true, ..world }, statement) {
-                Ok(trace) => trace.keeps(),
-                Err(_) => sql && facts::read(statement).is_ok_and(|f| f.writes || f.ddl),
-            })
-        })
-    };
-    functions.iter().any(keeps).then(|| Summary { stranger: true, launders: true, ..Summary::default() })
+        let mut all = texts(function);
+        if !sql {
+            all.extend(plpgsql::queries(&function.body));
+        }
+        for tree in all.iter().filter_map(|text| super::parse(text.as_bytes()).ok()) {
+            for statement in tree.stmts() {
+                let Ok(trace) = trace(World { body: true, ..world }, statement) else {
+                    summary.launders |= sql && facts::read(statement).is_ok_and(|f| f.writes || f.ddl);
+                    continue;
+                };
+                summary.launders |= trace.keeps();
+                let asks = |(base, place): &&(Base, Place)| {
+                    matches!(place, Place::Predicate | Place::Case) && !world.defines(*base)
+                };
+                if !function.arguments.is_empty() {
+                    summary.asks.extend(trace.reads.iter().filter(asks));
+                }
+            }
+        }
+    }
+    (summary.launders || !summary.asks.is_empty()).then_some(summary)
 }
