@@ -40,6 +40,11 @@ fn judge(rules: &str) -> Judge {
             table(20_001, "plain", 'r', None),
             table(20_002, "v", 'v', Some("SELECT id, name, ssn, name FROM people")),
             table(20_003, "far", 'f', None),
+            Table {
+                schema: "pg_catalog".into(),
+                columns: vec![column(3, "relname", TEXT, false), column(11, "n_tup_hot_upd", 20, false)],
+                ..table(12_161, "pg_stat_user_tables", 'v', None)
+            },
         ],
         ..Catalog::default()
     };
@@ -57,6 +62,14 @@ fn ssn() -> Judge {
 
 fn column(table: u32, attribute: i16, type_oid: u32) -> Column<'static> {
     Column { name: b"x", table, attribute, type_oid, format: Format::Text }
+}
+
+#[test]
+fn structure_beside_contents_passes_by_the_servers_word_too() {
+    let judge = ssn();
+    let decision = judge.statement(b"SELECT relname, n_tup_hot_upd FROM pg_stat_user_tables");
+    let columns = [column(12_161, 3, TEXT), column(12_161, 11, 20)];
+    assert_eq!(shown(&judge, Some(&decision), &columns), ["=", "NULL"]);
 }
 
 /// What the plan makes of `value` in each column: `=` when it passes.

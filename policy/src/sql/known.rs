@@ -282,10 +282,10 @@ pub(crate) const SYSTEM_RELATIONS: &[&str] = &[
     "pg_parameter_acl", "pg_partitioned_table", "pg_policies", "pg_policy", "pg_proc", "pg_publication",
     "pg_publication_namespace", "pg_publication_rel", "pg_publication_tables", "pg_range", "pg_rewrite", "pg_roles", "pg_rules",
     "pg_seclabel", "pg_seclabels", "pg_sequence", "pg_sequences", "pg_settings", "pg_shdepend", "pg_shdescription",
-    "pg_shmem_allocations", "pg_stat_all_indexes", "pg_stat_all_tables", "pg_stat_archiver", "pg_stat_bgwriter",
+    "pg_shmem_allocations", "pg_stat_all_indexes", "pg_stat_archiver", "pg_stat_bgwriter",
     "pg_stat_checkpointer", "pg_stat_database", "pg_stat_database_conflicts", "pg_stat_io", "pg_stat_slru", "pg_stat_ssl",
-    "pg_stat_sys_indexes", "pg_stat_sys_tables", "pg_stat_user_functions", "pg_stat_user_indexes", "pg_stat_user_tables",
-    "pg_stat_wal", "pg_stat_xact_all_tables", "pg_stat_xact_user_tables", "pg_statio_all_indexes", "pg_statio_all_sequences",
+    "pg_stat_sys_indexes", "pg_stat_user_functions", "pg_stat_user_indexes",
+    "pg_stat_wal", "pg_statio_all_indexes", "pg_statio_all_sequences",
     "pg_statio_all_tables", "pg_statio_sys_indexes", "pg_statio_sys_sequences", "pg_statio_sys_tables",
     "pg_statio_user_indexes", "pg_statio_user_sequences", "pg_statio_user_tables", "pg_statistic_ext", "pg_tables",
     "pg_tablespace", "pg_timezone_abbrevs", "pg_timezone_names", "pg_transform", "pg_trigger", "pg_ts_config",
@@ -296,6 +296,12 @@ pub(crate) const SYSTEM_RELATIONS: &[&str] = &[
 pub(crate) fn secret_columns(relation: &str) -> Option<&'static [&'static str]> {
     match relation {
         "pg_stat_activity" => Some(&["query"]),
+        // Whether an UPDATE left every indexed column as it was.
+        "pg_stat_all_tables"
+        | "pg_stat_sys_tables"
+        | "pg_stat_user_tables"
+        | "pg_stat_xact_all_tables"
+        | "pg_stat_xact_user_tables" => Some(&["n_tup_hot_upd", "n_tup_newpage_upd"]),
         "pg_stats" => Some(&[
             "most_common_vals",
             "most_common_freqs",
