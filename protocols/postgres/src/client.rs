@@ -12,7 +12,7 @@ use policy::{Block, Decision, Pass, Verdict};
 use crate::frame::{self, HEADER, Header};
 use crate::message::{self, Parse};
 use crate::name::Name;
-use crate::owed::{Owed, Preparing};
+use crate::owed::{Bound, Owed, Preparing};
 use crate::prepared::{Disturbs, Prepared, Types};
 use crate::ready::{ClientBody, Judged, Ready};
 use crate::refuse::{fatal, stand_in_parse, stand_in_query};
@@ -403,10 +403,9 @@ impl Ready {
         let whole = seen.len() == header.body;
         let (portal, statement, rest) = message::bind(seen)?;
         let (portal, statement) = (self.known_as(portal)?, self.known_as(statement)?);
-        let mut refused = match self.prepare_again(flow, statement)? {
-            None => self.decide_again(statement),
-            refused => refused,
-        };
+        let again =
+            if self.tables.lost(statement).is_some() { self.prepare_again(flow, statement)? } else { None };
+        let mut refused = again.or_else(|| self.decide_again(statement));
         let applied = self.tables.statements.get(statement);
         let latest = self.latest_statement(statement, applied);
         let (of, decision) = latest.map_or((0, None), |p| (p.number, p.decision.clone()));
@@ -421,7 +420,8 @@ impl Ready {
         if refused.is_none() && of == 0 && !self.scope.is_empty() {
             refused = self.unknown(statement);
         }
-        let probed = if refused.is_some() { Vec::new() } else { self.probed(statement, decision.as_ref()) };
+        let unasked = refused.is_some() || !self.scope.masks();
+        let probed = if unasked { Vec::new() } else { self.probed(statement, decision.as_ref()) };
         let read = whole && (!probed.is_empty() || self.recording() || refused.is_some());
         let parameters = if read { message::parameters(rest)? } else { Values::default() };
         let values: Vec<_> = if probed.is_empty() { Vec::new() } else { parameters.iter().collect() };
@@ -478,7 +478,8 @@ impl Ready {
     fn execute(&mut self, flow: &mut Flow<'_>, total: usize, body: &[u8]) -> Result<(), Fault> {
         let now = flow.now();
         let portal = self.known_as(message::execute(body)?)?;
-        let mut number = self.latest_portal(portal);
+        let bound = self.owed.bound(portal);
+        let mut number = self.latest_portal(portal, bound);
         if number == 0 && self.recording() {
             // A portal no Bind of this session made: a cursor of SQL's.
             self.number += 1;
@@ -500,7 +501,7 @@ impl Ready {
                 return Err(Fault::Unrecorded);
             }
         }
-        if portal.is_empty() && !self.unnamed_portal_is_bound() {
+        if portal.is_empty() && bound.is_none() && !self.unnamed_portal_is_bound() {
             if number == 0 {
                 self.number += 1;
                 number = self.number;
@@ -522,7 +523,7 @@ impl Ready {
                 Owed::Refused { number, block: Box::new(block), own_sync: false, answered: false, since };
             return self.push_or_skip(owed, number, since, flow);
         }
-        if self.scope.masks() && self.must_describe(portal) {
+        if self.scope.masks() && self.must_describe(portal, bound) {
             let portal = portal.to_vec();
             message::write(flow.own(Side::Server), b'D', |out| {
                 out.push(b'P');
@@ -530,7 +531,7 @@ impl Ready {
             });
             self.owed.push(Owed::OurDescribe)?;
         }
-        let disturbs = self.disturbs(portal);
+        let disturbs = self.disturbs(portal, bound);
         let portal = self.tables.portals.name(portal);
         let owed = Owed::Execute { portal, number, disturbs, since: now.mono_ns };
         flow.forward(total, Pass::housekeeping());
@@ -605,7 +606,11 @@ impl Ready {
 
     /// A name as the server knows it: of more than 63 bytes only the first (a string key of a hash table of NAMEDATALEN, `string_hash` in
     /// hashfn.c), and in the server's encoding, so that two spellings may be one name. Under rules there are no such.
+    #[inline]
     fn known_as<'a>(&self, name: &'a [u8]) -> Result<&'a [u8], Fault> {
+        if name.is_empty() {
+            return Ok(name);
+        }
         if !self.scope.is_empty() && !name.is_ascii() {
             return Err(fault("under rules, names of prepared statements and portals are ASCII"));
         }
@@ -633,8 +638,8 @@ impl Ready {
     }
 
     /// The record number of what an Execute runs: the latest Bind still under way, else the portal the server has; 0: unknown.
-    fn latest_portal(&self, name: &[u8]) -> u64 {
-        let pending = match self.owed.bound(name) {
+    fn latest_portal(&self, name: &[u8], bound: Option<Option<Bound>>) -> u64 {
+        let pending = match bound {
             Some(bound) => bound.map(|b| b.number),
             None => self.owed.iter().rev().take(SEARCHED).find_map(|o| match o {
                 Owed::Bind { portal, number, .. } if **portal == *name => Some(*number),
@@ -648,6 +653,7 @@ impl Ready {
     /// is prepared again under it. `Some`: refused now.
     ///
     /// Not where something on its way may give the name away once more, or to the client's next statement.
+    #[cold]
     fn prepare_again(&mut self, flow: &mut Flow<'_>, name: &[u8]) -> Result<Option<Box<Block>>, Fault> {
         let Some(lost) = self.tables.lost(name) else { return Ok(None) };
         if self.owed.skipping
@@ -748,10 +754,10 @@ impl Ready {
 
     /// True unless every statement this Execute can possibly run is proved clean: then its rows need no description. Should that ever
     /// be wrong, rows that nobody described are a fault and not a leak ([`Ready::rows`]).
-    fn must_describe(&self, portal: &[u8]) -> bool {
+    fn must_describe(&self, portal: &[u8], bound: Option<Option<Bound>>) -> bool {
         let applied =
             || self.tables.portals.get(portal).map(|p| p.decision.as_ref().is_some_and(|d| d.clean));
-        let clean = match self.owed.bound(portal) {
+        let clean = match bound {
             Some(Some(bound)) => bound.clean == self.stamp,
             Some(None) => applied().unwrap_or(false),
             None if self.owed.len() > SEARCHED => false,
@@ -779,9 +785,7 @@ impl Ready {
                 _ => None,
             })
         };
-        self.owed.skipping
-            || self.owed.bound(b"").is_some()
-            || sent().unwrap_or_else(|| self.tables.portals.get(b"").is_some())
+        self.owed.skipping || sent().unwrap_or_else(|| self.tables.portals.get(b"").is_some())
     }
 
     /// What a Bind of this name may ask about masked columns, or meet in them: every statement the name can mean counts, because a Parse that is
@@ -796,8 +800,10 @@ impl Ready {
             }
         };
         note(latest);
-        note(self.tables.prepared_by_sql(name));
-        note(self.tables.lost(name).and_then(|p| p.decision.as_ref()));
+        if latest.is_none() {
+            note(self.tables.prepared_by_sql(name));
+            note(self.tables.lost(name).and_then(|p| p.decision.as_ref()));
+        }
         if !self.owed.prepares_nothing() {
             note(self.tables.statements.get(name).and_then(|p| p.decision.as_ref()));
             for owed in self.owed.iter() {
@@ -862,14 +868,14 @@ impl Ready {
     }
 
     /// Which names an Execute may give to something else: those of every statement it can possibly run.
-    fn disturbs(&self, portal: &[u8]) -> Disturbs {
+    fn disturbs(&self, portal: &[u8], bound: Option<Option<Bound>>) -> Disturbs {
         // Something on its way may give the name to another portal.
         if self.scope.is_empty() || !self.owed.disturbs_nothing() {
             return Disturbs::ALL;
         }
         let applied = || self.tables.portals.get(portal).map(|p| p.disturbs);
         let before = || applied().or(self.tables.portal_unknown(portal).then_some(Disturbs::ALL));
-        let all = match self.owed.bound(portal) {
+        let all = match bound {
             Some(Some(bound)) => Some(bound.disturbs),
             Some(None) => applied(),
             None if self.owed.len() > SEARCHED => None,

@@ -122,6 +122,7 @@ impl Owed {
 }
 
 /// What is known of a portal on its way.
+#[derive(Clone, Copy)]
 pub(crate) struct Bound {
     pub(crate) number: u64,
     pub(crate) clean: u64,

@@ -188,10 +188,8 @@ impl Tables {
     /// such a name is one of something unknown. The record keeps the texts.
     ///
     /// `gone`: not only may names stand for something else, the client cannot expect its own to be there.
+    #[cold]
     pub(crate) fn void(&mut self, disturbs: Disturbs, gone: bool) {
-        if !disturbs.any() {
-            return;
-        }
         let sql = self.sql.get_or_insert_default();
         sql.unknown = sql.unknown.or(disturbs);
         if disturbs.statements {

@@ -80,14 +80,8 @@ impl Ready {
         match &mut self.server_body {
             ServerBody::None => return Ok(true),
             ServerBody::Forward(left) => {
-                let part = (*left).min(input.len());
-                *left -= part;
-                let over = *left == 0;
-                self.current.bytes += part as u64;
-                flow.forward(part, Pass::housekeeping());
-                if !over {
-                    return Ok(false);
-                }
+                let left = *left;
+                return Ok(self.forward_rest(flow, left));
             }
             ServerBody::Discard(left) => {
                 let part = (*left).min(input.len());
@@ -98,26 +92,39 @@ impl Ready {
                     return Ok(false);
                 }
             }
-            ServerBody::Hold(held) => {
-                flow.discard(held.take(input)?);
-                if !held.passed() {
-                    return Ok(false);
-                }
-                let ServerBody::Hold(held) = std::mem::replace(&mut self.server_body, ServerBody::None)
-                else {
-                    return Ok(true);
-                };
-                let out = flow.own(Side::Client);
-                let before = out.len();
-                let (left, masked) = held.write(out);
-                self.current.masked += masked;
-                self.current.bytes += (out.len() - before) as u64;
-                self.server_body = ServerBody::Forward(left);
-                return self.server_body(flow);
-            }
+            ServerBody::Hold(_) => return self.hold_on(flow),
         }
         self.server_body = ServerBody::None;
         Ok(true)
+    }
+
+    /// Forwards of a message what is here of the bytes that are `left`. False: it is not over.
+    fn forward_rest(&mut self, flow: &mut Flow<'_>, left: usize) -> bool {
+        let part = left.min(flow.input().len());
+        self.current.bytes += part as u64;
+        flow.forward(part, Pass::housekeeping());
+        let over = part == left;
+        self.server_body = if over { ServerBody::None } else { ServerBody::Forward(left - part) };
+        over
+    }
+
+    /// Goes on with a row too long for a buffer.
+    #[cold]
+    fn hold_on(&mut self, flow: &mut Flow<'_>) -> Result<bool, Fault> {
+        let ServerBody::Hold(mut held) = std::mem::replace(&mut self.server_body, ServerBody::None) else {
+            return Ok(true);
+        };
+        flow.discard(held.take(flow.input())?);
+        if !held.passed() {
+            self.server_body = ServerBody::Hold(held);
+            return Ok(false);
+        }
+        let out = flow.own(Side::Client);
+        let before = out.len();
+        let (left, masked) = held.write(out);
+        self.current.masked += masked;
+        self.current.bytes += (out.len() - before) as u64;
+        Ok(self.forward_rest(flow, left))
     }
 
     /// Forwards a message, whole or as far as it is here.
@@ -564,10 +571,12 @@ impl Ready {
     /// A statement ended well: `body` is its CommandComplete.
     fn completed(&mut self, body: &[u8], tag: u8, disturbs: Disturbs, decision: Option<Arc<Decision>>) {
         if !self.scope.is_empty() {
-            self.tables.void(disturbs, takes_away(decision.as_deref(), body));
-            if let Some(Kept::Prepared { name, .. }) = decision.as_ref().and_then(|d| d.kept.as_ref()) {
-                // It is SQL's now, whatever the client had under it before.
-                self.tables.renamed(name.as_bytes());
+            if disturbs.any() {
+                self.tables.void(disturbs, takes_away(decision.as_deref(), body));
+                if let Some(Kept::Prepared { name, .. }) = decision.as_ref().and_then(|d| d.kept.as_ref()) {
+                    // It is SQL's now, whatever the client had under it before.
+                    self.tables.renamed(name.as_bytes());
+                }
             }
             self.tables.completed(decision.as_ref().filter(|_| !self.outlived), body);
         }
@@ -608,7 +617,7 @@ impl Ready {
             Some(Owed::Query { disturbs, .. } | Owed::Execute { disturbs, .. }) => *disturbs,
             _ => return,
         };
-        if !self.scope.is_empty() {
+        if !self.scope.is_empty() && disturbs.any() {
             self.tables.void(disturbs, false);
         }
     }
