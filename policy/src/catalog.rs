@@ -48,6 +48,9 @@ pub struct Code {
     /// Triggers that may change the row that is written: table and function.
     #[serde(default)]
     pub triggers: Vec<(u32, u32)>,
+    /// All triggers: table, function, and on what they fire, as `pg_trigger.tgtype` says it (4 INSERT, 8 DELETE, 16 UPDATE, 32 TRUNCATE).
+    #[serde(default)]
+    pub fired: Vec<(u32, u32, i16)>,
 }
 
 /// A unique index, an exclusion constraint or a foreign key: whether a write meets it tells about the rows that are there.

@@ -503,6 +503,24 @@ fn reach(
     found
 }
 
+/// What a text sets in motion: functions by name, and places of rewrite rules in the catalogue's list.
+#[derive(Default)]
+struct Moved {
+    functions: BTreeSet<String>,
+    rules: BTreeSet<usize>,
+}
+
+/// How far triggers that fire triggers are followed.
+const MOTIONS_MAX: usize = 6;
+
+/// What is done where a statement stands: of a rewrite rule its actions.
+fn actions(statement: Node<'_>) -> Vec<Node<'_>> {
+    match statement {
+        Node::RuleStmt(rule) => rule.actions().iter().collect(),
+        statement => vec![statement],
+    }
+}
+
 /// What one statement of a text adds to the decision.
 struct Judged {
     block: Option<Block>,
@@ -591,6 +609,7 @@ impl Judge {
         let within: Vec<(Node<'_>, Facts<'_>)> = bodies
             .iter()
             .flat_map(|tree| tree.stmts())
+            .flat_map(actions)
             .filter_map(|statement| Some((statement, facts::read(statement).ok()?)))
             .collect();
         for statement in tree.stmts() {
@@ -642,13 +661,59 @@ impl Judge {
         decision
     }
 
-    /// What functions of users do that a text calls, where a rule blocks something.
+    /// What functions of users do that a text calls, and what its writes set in motion by triggers and rules, where a rule blocks
+    /// something.
     fn bodies(&self, tree: &ParseResult) -> Vec<ParseResult> {
         if !self.scope.rules.iter().any(|r| matches!(&r.action, Action::Block(b) if b.only.is_none())) {
             return Vec::new();
         }
-        let facts: Vec<Facts<'_>> = tree.stmts().filter_map(|s| facts::read(s).ok()).collect();
-        self.bound.index.within(&self.catalog, facts.iter().flat_map(|f| f.functions.iter().copied()))
+        let (mut out, mut known, mut rules) = (Vec::new(), HashSet::new(), HashSet::new());
+        let mut moved = Moved::default();
+        self.moved(tree, &mut moved);
+        for _ in 0..MOTIONS_MAX {
+            moved.functions.retain(|f| known.insert(f.clone()));
+            moved.rules.retain(|i| rules.insert(*i));
+            let called = moved.functions.iter().map(String::as_str);
+            let mut trees = self.bound.index.within(&self.catalog, called);
+            let texts = moved.rules.iter().filter_map(|i| self.catalog.code.rules.get(*i));
+            trees.extend(texts.filter_map(|(_, text)| sql::parse(text.as_bytes()).ok()));
+            if trees.is_empty() {
+                break;
+            }
+            moved = Moved::default();
+            trees.iter().for_each(|tree| self.moved(tree, &mut moved));
+            out.extend(trees);
+        }
+        out
+    }
+
+    /// What the statements of a text call, and what fires on their writes.
+    fn moved(&self, tree: &ParseResult, moved: &mut Moved) {
+        for facts in tree.stmts().flat_map(actions).filter_map(|s| facts::read(s).ok()) {
+            moved.functions.extend(facts.functions.iter().map(|f| (*f).to_owned()));
+            let truncates = facts.acts.iter().any(|a| a.class == "truncate");
+            let named = facts.names.iter().filter(|_| truncates).map(|n| ("truncate", *n));
+            let copied =
+                facts.copies.iter().filter(|c| c.is_from).filter_map(|c| Some(("insert", c.relation?)));
+            let written = facts.acts.iter().filter_map(|a| Some((a.class, a.target?)));
+            for (class, name) in written.chain(copied).chain(named) {
+                let (event, on) = match class {
+                    "insert" => (4, "ON INSERT TO"),
+                    "delete" => (8, "ON DELETE TO"),
+                    "update" => (16, "ON UPDATE TO"),
+                    "truncate" => (32, ""),
+                    _ => continue,
+                };
+                for table in self.bound.index.candidates(&self.catalog, name) {
+                    let fired = self.bound.index.fired(&self.catalog, table.oid, event);
+                    moved.functions.extend(fired.map(|f| f.name.clone()));
+                    let all = self.catalog.code.rules.iter().enumerate();
+                    let here =
+                        all.filter(|(_, (oid, text))| *oid == table.oid && event < 32 && text.contains(on));
+                    moved.rules.extend(here.map(|(i, _)| i));
+                }
+            }
+        }
     }
 
     /// The normal form of each statement, where a rule lists such; none where tokens and grammar do not agree on how many there are.

@@ -92,7 +92,7 @@ fn catalog() -> Catalog {
     let keyed = table("public", "keyed", 'r', &[], &[("id!", 23), ("v!", 25), ("n", 23)], None);
     let spread = table("public", "spread", 'p', &[], &[("a", 25)], None);
     table("public", "far", 'f', &[spread], &[("a", 25)], None);
-    table("a", "notes", 'r', &[], &[("id", 23), ("body", 25)], None);
+    let notes = table("a", "notes", 'r', &[], &[("id", 23), ("body", 25)], None);
     table("b", "notes", 'r', &[], &[("body", 25), ("id", 23), ("secret", 25)], None);
     table(
         "public",
@@ -233,7 +233,11 @@ fn catalog() -> Catalog {
                 arguments: "q text".into(),
                 ..function("find_by_email", "plpgsql")
             },
-            Function { body: "DELETE FROM public.victims; SELECT 1".into(), ..function("purge", "sql") },
+            Function {
+                oid: 17_501,
+                body: "DELETE FROM public.victims; SELECT 1".into(),
+                ..function("purge", "sql")
+            },
             Function {
                 body: "DECLARE n int; BEGIN IF n IS NULL THEN DROP TABLE public.victims; END IF; PERFORM 1; END".into(),
                 ..function("purge_all", "plpgsql")
@@ -265,6 +269,7 @@ fn catalog() -> Catalog {
                 .into(),
             defaults: vec![(shipments, 4, "public.ssn_of(3)".into())],
             triggers: vec![(shipments, 17_500)],
+            fired: vec![(notes, 17_501, 4)],
         },
         // A trigger on victims; deleting from kv deletes from customers.
         enums: vec!["mood".into()],

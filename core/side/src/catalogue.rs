@@ -326,7 +326,13 @@ async fn code(client: &Client) -> Result<Code, CatalogueError> {
         code.defaults.push((cell(&row, 0, WHAT)?, cell(&row, 1, WHAT)?, expression));
     }
     for row in optional(client, WHAT, TRIGGERS).await? {
-        code.triggers.push((cell(&row, 0, WHAT)?, cell(&row, 1, WHAT)?));
+        let (table, function, on): (u32, u32, i16) =
+            (cell(&row, 0, WHAT)?, cell(&row, 1, WHAT)?, cell(&row, 2, WHAT)?);
+        // Of rows, BEFORE or INSTEAD OF, on INSERT or UPDATE: it may change the row.
+        if on & 1 != 0 && on & 66 != 0 && on & 20 != 0 && code.triggers.last() != Some(&(table, function)) {
+            code.triggers.push((table, function));
+        }
+        code.fired.push((table, function, on));
     }
     Ok(code)
 }
@@ -495,9 +501,8 @@ const DEFAULTS: &str = "select a.adrelid, a.adnum, pg_get_expr(a.adbin, a.adreli
         and (d.classid = 'pg_attrdef'::regclass and d.objid = a.oid \
             or d.classid = 'pg_class'::regclass and d.objid = a.adrelid and d.objsubid = a.adnum)) order by 1, 2";
 
-/// Of rows, BEFORE or INSTEAD OF, on INSERT or UPDATE.
-const TRIGGERS: &str = "select tgrelid, tgfoid from pg_trigger \
-    where not tgisinternal and tgtype::int4 & 1 <> 0 and tgtype::int4 & 66 <> 0 and tgtype::int4 & 20 <> 0 order by 1, 2";
+const TRIGGERS: &str =
+    "select tgrelid, tgfoid, tgtype from pg_trigger where not tgisinternal order by 1, 2, 3";
 
 const CASCADES: &str = "select distinct confrelid, conrelid from pg_constraint \
     where contype = 'f' and (confupdtype not in ('a', 'r') or confdeltype not in ('a', 'r')) order by 1, 2";

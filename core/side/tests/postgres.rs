@@ -334,6 +334,10 @@ fn check(catalog: &Catalog) {
         matches!(&*code.rules, [(on, text)] if *on == oid("l_rule") && text.contains("ON INSERT TO w.l_rule"))
     );
     assert_eq!(code.triggers, [(oid("l_trigger"), function("t").oid)]);
+    let fires = |(table, code, on): &(u32, u32, i16)| {
+        (*table, *code) == (oid("l_trigger"), function("t").oid) && on & 20 != 0
+    };
+    assert!(code.fired.iter().any(fires), "{:?}", code.fired);
     let defaults =
         [(oid("l_default"), 1, "w.f()".to_owned()), (oid("l_generated"), 2, "w.ok(id)".to_owned())];
     assert_eq!(code.defaults, defaults);

@@ -33,6 +33,8 @@ pub(crate) struct Index {
     constraints: HashMap<u32, Vec<usize>>,
     /// The same of functions, by name.
     bodies: HashMap<Box<str>, Vec<usize>>,
+    /// Functions of triggers, by the table they stand on or one it descends from, and on what they fire.
+    fired: HashMap<u32, Vec<(usize, i16)>>,
     /// By the relation they stand on.
     rules: HashMap<u32, Vec<Rewrite>>,
     /// Functions of users that bring a value into a type of this name.
@@ -128,6 +130,17 @@ impl Index {
     /// its own types (`max(citext)`).
     pub(crate) fn user(&self, function: &str) -> bool {
         self.functions.get(function).is_some_and(|c| !(*c && listed(known::PURE_FUNCTIONS, function)))
+    }
+
+    /// The functions that a write to a table runs by its triggers; `event` as [`crate::catalog::Code::fired`] has it.
+    pub(crate) fn fired<'c>(
+        &self,
+        catalog: &'c Catalog,
+        table: u32,
+        event: i16,
+    ) -> impl Iterator<Item = &'c Function> {
+        let all = self.fired.get(&table).into_iter().flatten();
+        all.filter(move |(_, on)| on & event != 0).filter_map(|(at, _)| catalog.functions.get(*at))
     }
 
     /// What functions of users do by themselves when they are called, and those that they call, as far as their texts can be parsed.
@@ -257,6 +270,16 @@ impl Index {
         for (name, functions) in &catalog.code.conversions {
             let functions = functions.iter().map(|f| f.as_str().into()).collect();
             index.conversions.insert(name.as_str().into(), functions);
+        }
+        let places: HashMap<u32, usize> =
+            catalog.functions.iter().enumerate().map(|(i, f)| (f.oid, i)).collect();
+        for (table, function, on) in &catalog.code.fired {
+            let Some(at) = places.get(function) else { continue };
+            let (mut seen, mut stack) = (HashSet::new(), vec![*table]);
+            while let Some(oid) = stack.pop().filter(|oid| seen.insert(*oid)) {
+                index.fired.entry(oid).or_default().push((*at, *on));
+                stack.extend(index.table(catalog, oid).into_iter().flat_map(|t| &t.parents));
+            }
         }
         for (i, function) in catalog.functions.iter().enumerate() {
             index.bodies.entry(function.name.as_str().into()).or_default().push(i);
