@@ -796,15 +796,45 @@ pub(crate) fn every_row(condition: Node<'_>, known: &dyn Fn(&nodes::ColumnRef) -
             Node::BoolExpr(b) => match b.boolop {
                 nodes::BoolExprType::AND_EXPR => b.args().iter().all(|a| trivial(a, known, depth - 1)),
                 nodes::BoolExprType::OR_EXPR => b.args().iter().any(|a| trivial(a, known, depth - 1)),
-                _ => looks_at_nothing(node),
+                _ => looks_at_nothing(node) || b.args().iter().all(|a| none(a, known)),
             },
+            Node::BooleanTest(t) => {
+                use nodes::BoolTestType as Test;
+                match t.booltesttype {
+                    Test::IS_TRUE | Test::IS_NOT_FALSE => trivial(t.arg(), known, depth - 1),
+                    Test::IS_FALSE | Test::IS_NOT_TRUE => none(t.arg(), known),
+                    _ => looks_at_nothing(node),
+                }
+            }
+            // Whether there is anything else says nothing of a row.
+            Node::SubLink(l) if l.sub_link_type == nodes::SubLinkType::EXISTS_SUBLINK => {
+                matches!(l.subselect(), Node::SelectStmt(s) if s.from_clause().is_empty()
+                    && s.op == nodes::SetOperation::SETOP_NONE
+                    && looks_at_nothing(s.where_clause()))
+            }
             Node::NullTest(t) => match t.arg() {
                 Node::ColumnRef(c) if t.nulltesttype == nodes::NullTestType::IS_NOT_NULL => known(c).not_null,
                 _ => looks_at_nothing(node),
             },
             Node::A_Expr(e) => {
                 let operator = e.name().first().and_then(Node::as_str).unwrap_or_default();
+                use nodes::A_Expr_Kind as Kind;
                 match (e.lexpr(), e.rexpr()) {
+                    // Whole numbers above all keys, and below.
+                    (Node::ColumnRef(c), list) if e.kind == Kind::AEXPR_BETWEEN => {
+                        let bounds = list.as_node_list().map(|l| (l.get(0), l.get(1)));
+                        matches!(bounds, Some((Some(low), Some(high)))
+                            if number(low).is_some_and(|n| n <= 1) && above_all(high))
+                            && every_key(known(c))
+                    }
+                    (Node::ColumnRef(c), list) if e.kind == Kind::AEXPR_IN && operator == "<>" => {
+                        list.as_node_list()
+                            .is_some_and(|l| l.iter().all(|n| number(n).is_some_and(|n| n <= 0)))
+                            && every_key(known(c))
+                    }
+                    (Node::ColumnRef(c), high) if matches!(operator, "<" | "<=") && above_all(high) => {
+                        every_key(known(c))
+                    }
                     (Node::ColumnRef(a), Node::ColumnRef(b)) => {
                         same(a, b) && !matches!(operator, "<>" | "!=" | "<" | ">")
                     }
@@ -832,6 +862,33 @@ pub(crate) fn every_row(condition: Node<'_>, known: &dyn Fn(&nodes::ColumnRef) -
     /// The number a column is compared with; what `column = number` is equal to does not matter, and is not looked at.
     fn bound(operator: &str, node: Node<'_>) -> Option<i64> {
         if matches!(operator, "<" | ">" | "<=" | ">=" | "<>" | "!=") { number(node) } else { None }
+    }
+    /// What holds for no row: `id IS NULL`, `id = -1`.
+    fn none(node: Node<'_>, known: &dyn Fn(&nodes::ColumnRef) -> Known) -> bool {
+        match node {
+            Node::NullTest(t) => {
+                matches!(t.arg(), Node::ColumnRef(c) if t.nulltesttype == nodes::NullTestType::IS_NULL && known(c).not_null)
+            }
+            Node::A_Expr(e) if e.kind == nodes::A_Expr_Kind::AEXPR_OP => {
+                let operator = e.name().first().and_then(Node::as_str).unwrap_or_default();
+                matches!((e.lexpr(), operator, number(e.rexpr())), (Node::ColumnRef(c), "=" | "<" | "<=", Some(n))
+                    if n <= 0 && every_key(known(c)))
+            }
+            _ => false,
+        }
+    }
+    /// A number no whole one of four bytes is above.
+    fn above_all(node: Node<'_>) -> bool {
+        match node {
+            Node::A_Const(c) => match literal::value(c) {
+                Some(pg_raw_parse::ConstValue::Integer(n)) => n == i32::MAX,
+                Some(pg_raw_parse::ConstValue::Float(n)) => {
+                    n.parse::<f64>().is_ok_and(|n| n >= f64::from(i32::MAX))
+                }
+                _ => false,
+            },
+            _ => false,
+        }
     }
     fn every_key(known: Known) -> bool {
         known.not_null && known.key_like
@@ -897,6 +954,22 @@ pub(crate) fn unbounded(statement: Node<'_>) -> bool {
                     Node::A_Const(c) => literal::value(c).is_some(),
                     _ => true,
                 };
+                // One row of all of them.
+                if gathers(s) && !s.from_clause().is_empty() && !asks_for_one(s.where_clause()) {
+                    let mut from = s.from_clause().iter();
+                    match (from.next(), from.next()) {
+                        (Some(Node::RangeSubselect(r)), None) => stack.push(r.subquery()),
+                        _ => return true,
+                    }
+                    continue;
+                }
+                for target in s.target_list() {
+                    if let Node::SubLink(l) = target.val()
+                        && l.sub_link_type == nodes::SubLinkType::ARRAY_SUBLINK
+                    {
+                        stack.push(l.subselect());
+                    }
+                }
                 if limited {
                     continue;
                 }
@@ -910,6 +983,20 @@ pub(crate) fn unbounded(statement: Node<'_>) -> bool {
         }
     }
     false
+}
+
+/// An output is an aggregate that keeps what it is given.
+fn gathers(s: &nodes::SelectStmt) -> bool {
+    s.group_clause().is_empty()
+        && s.target_list().iter().any(|t| match t.val() {
+            Node::FuncCall(f) => {
+                let parts = f.funcname();
+                let last = parts.len().checked_sub(1).and_then(|i| parts.get(i)).and_then(Node::as_str);
+                f.over().is_none() && last.is_some_and(collects)
+            }
+            Node::JsonArrayAgg(_) | Node::JsonObjectAgg(_) => true,
+            _ => false,
+        })
 }
 
 /// `column = value` or `column IN (values)` under AND only.
