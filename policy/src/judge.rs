@@ -664,7 +664,10 @@ impl Judge {
     /// What functions of users do that a text calls, and what its writes set in motion by triggers and rules, where a rule blocks
     /// something.
     fn bodies(&self, tree: &ParseResult) -> Vec<ParseResult> {
-        if !self.scope.rules.iter().any(|r| matches!(&r.action, Action::Block(b) if b.only.is_none())) {
+        let nothing = self.catalog.functions.is_empty() && self.catalog.code.rules.is_empty();
+        if nothing
+            || !self.scope.rules.iter().any(|r| matches!(&r.action, Action::Block(b) if b.only.is_none()))
+        {
             return Vec::new();
         }
         let (mut out, mut known, mut rules) = (Vec::new(), HashSet::new(), HashSet::new());

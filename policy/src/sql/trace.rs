@@ -1238,9 +1238,24 @@ impl<'a> Tracer<'a> {
             } else {
                 join.using_clause().iter().filter_map(nodes::String::sval).collect()
             };
+            if join.is_natural {
+                // Columns may match by then that do not match yet.
+                for side in [&star, &right] {
+                    let mut all = side.all();
+                    all.sources.retain(|base| !self.world.defines(*base));
+                    if !self.world.all {
+                        self.record(&all, Place::Join);
+                    }
+                }
+            }
             let mut first = Columns::default();
             for name in &merged {
+                // Several of that name would be an error, unless one is renamed by then.
+                let mut same = Val::default();
+                let named = |c: &&Col<'a>| c.name == Some(name);
+                star.list.iter().chain(&right.list).filter(named).for_each(|c| same.add(&c.val));
                 let mut val = star.take(name);
+                val.add(&same);
                 let other = right.find(name);
                 self.spend(star.list.len() + right.list.len())?;
                 val.add(&other);
