@@ -87,6 +87,8 @@ pub(crate) struct Trace {
     pub unknown_function: bool,
     /// A function of users is called that stores what derives from a hidden column.
     pub launders: bool,
+    /// How often `*` stands for a table whose columns anybody may change before the server looks.
+    stars: usize,
     /// Targets of writes, as they are written, with what flows into them.
     pub writes: Vec<(String, Vec<Base>)>,
 }
@@ -362,6 +364,11 @@ pub(crate) fn trace<'a>(world: World<'a>, statement: Node<'a>) -> Traced<Trace> 
         }
     } else {
         tracer.trace.outputs = Some(Vec::new());
+    }
+    // Where one of them loses a column and another gains one, what is computed moves, and only the server can say what stands where.
+    let computed = |o: &Out| o.column.is_none() && o.sources.iter().any(|b| !tracer.world.defines(*b));
+    if tracer.trace.stars > 1 && tracer.trace.outputs.iter().flatten().any(computed) && !tracer.world.all {
+        tracer.trace.outputs = None;
     }
     if tracer.trace.vague {
         tracer.trace.outputs.iter_mut().flatten().for_each(|o| o.unknown = true);
@@ -786,7 +793,7 @@ impl<'a> Tracer<'a> {
 
     fn cte(&mut self, cte: &'a nodes::CommonTableExpr, scope: &Scope<'_, 'a>) -> Traced<Columns<'a>> {
         let mut columns = self.deeper(|t| t.statement(cte.ctequery(), scope))?.unwrap_or_default();
-        columns = columns.renamed(cte.aliascolnames());
+        columns = self.placed(columns, cte.aliascolnames()).renamed(cte.aliascolnames());
         let extra = |name: Option<&'a str>, val: &Val| Col { name, val: val.clone() };
         if let Some(search) = cte.search_clause() {
             let mut val = columns.all();
@@ -849,6 +856,9 @@ impl<'a> Tracer<'a> {
             if starred {
                 star.join(columns);
             }
+        }
+        if starred {
+            self.trace.stars += rels.iter().filter(|r| self.loose(r)).count();
         }
         let scope = Scope { parent: Some(with), rels, ctes: &[] };
         self.predicate(s.where_clause(), &scope, Ask::Rows(Place::Predicate))?;
@@ -1046,7 +1056,10 @@ impl<'a> Tracer<'a> {
                 let rels = self.relation(c.fields(), scope)?;
                 match rels.as_slice() {
                     [] => out.join(Columns::open(Val::unknown())),
-                    [rel] => self.append(out, rel)?,
+                    [rel] => {
+                        self.trace.stars += usize::from(self.loose(rel));
+                        self.append(out, rel)?;
+                    }
                     several => {
                         let mut val = Val::default();
                         for rel in several {
@@ -1064,6 +1077,7 @@ impl<'a> Tracer<'a> {
                     && self.unqualified(called, scope)?.is_none()
                     && let [rel] = self.called(called, None, scope).as_slice()
                 {
+                    self.trace.stars += usize::from(self.loose(rel));
                     return self.append(out, rel);
                 }
                 let val = self.value(i.arg(), scope)?;
@@ -1079,6 +1093,23 @@ impl<'a> Tracer<'a> {
             }
         }
         Ok(())
+    }
+
+    /// A table of users that hides nothing: who may change tables may change this one.
+    fn loose(&self, rel: &Rel<'a>) -> bool {
+        let plain =
+            |t: &&Table| system(&t.schema, &t.name).is_none() && !self.world.taints.contains_key(&t.oid);
+        matches!(&rel.body, Body::Tables(tables) if tables.iter().any(plain))
+    }
+
+    /// Columns that are to be named by their places: behind a `*` these are not certain.
+    fn placed(&self, columns: Columns<'a>, names: &NodeList) -> Columns<'a> {
+        let all = columns.all();
+        let hides = all.sources.iter().any(|b| !self.world.defines(*b));
+        if names.is_empty() || self.trace.stars == 0 || !hides || self.world.all {
+            return columns;
+        }
+        Columns::open(all)
     }
 
     /// Appends the columns of a relation, as `*` does.
@@ -1275,8 +1306,11 @@ impl<'a> Tracer<'a> {
             first.join(right);
             star = first;
             if let Some(alias) = join.alias() {
+                if !alias.colnames().is_empty() {
+                    self.trace.stars += rels.iter().filter(|r| self.loose(r)).count();
+                    star = self.placed(star, alias.colnames()).renamed(alias.colnames());
+                }
                 rels.truncate(start);
-                star = star.renamed(alias.colnames());
                 rels.push(Rel::derived(alias.aliasname(), star.clone()));
             }
         }
@@ -1299,7 +1333,12 @@ impl<'a> Tracer<'a> {
                 match cte {
                     Some(columns) => {
                         let mut rel = Rel::derived(Some(n.name), Columns::default());
-                        rel.body = Body::Columns(columns);
+                        rel.body = match r.alias().filter(|a| !a.colnames().is_empty()) {
+                            Some(alias) => {
+                                Body::Columns(Rc::new(self.placed((*columns).clone(), alias.colnames())))
+                            }
+                            None => Body::Columns(columns),
+                        };
                         rel.alias(r.alias())
                     }
                     None => self.table(r),
@@ -1313,6 +1352,10 @@ impl<'a> Tracer<'a> {
                     // The server hands it what it refers to, also for outputs nobody reads.
                     self.record(&columns.all(), Place::Output);
                 }
+                let columns = match r.alias() {
+                    Some(alias) => self.placed(columns, alias.colnames()),
+                    None => columns,
+                };
                 Rel::derived(None, columns).alias(r.alias())
             }
             Node::RangeFunction(r) => {
