@@ -84,6 +84,8 @@ pub enum Origin {
     Clean,
     /// It is a masked column, or derives from one.
     Masked,
+    /// It is computed from how things are defined, or from settings: masked whole, but a NULL of it tells of no row.
+    Defined,
     /// It says how something is defined, and may repeat somebody's values: its constants are masked.
     Definition(Text),
     /// It cannot be told.
@@ -1370,8 +1372,11 @@ impl Judge {
                 let type_oid = if format == Format::Text { TEXT } else { spelled(out.type_oid) };
                 Some(Cell::definition(text, type_oid, format))
             }
-            (Origin::Masked, Some((oid, number))) => self.cell(oid, number, out.type_oid, format),
+            (Origin::Masked | Origin::Defined, Some((oid, number))) => {
+                self.cell(oid, number, out.type_oid, format)
+            }
             // Of any type: in binary only NULL stands for its values.
+            (Origin::Defined, None) => Some(Cell::redact(if format == Format::Binary { 0 } else { TEXT })),
             _ => Some(Cell::computed(if format == Format::Binary { 0 } else { TEXT })),
         }
     }
@@ -1811,6 +1816,7 @@ impl Judge {
             let told = match first {
                 Origin::Clean => None,
                 Origin::Definition(text) => Some(Cell::definition(text, c.type_oid, c.format)),
+                Origin::Defined => Some(Cell::redact(c.type_oid)),
                 Origin::Masked | Origin::Unknown => unknown.clone(),
             };
             if c.table == 0 {
@@ -1818,7 +1824,7 @@ impl Judge {
             }
             let second = self.second(c, unknown.clone(), told);
             // They disagree where the first is certain: whoever is right, the cell is not shown.
-            let certain = matches!(first, Origin::Masked | Origin::Definition(_));
+            let certain = matches!(first, Origin::Masked | Origin::Defined | Origin::Definition(_));
             let agree = !certain || self.tainted((c.table, c.attribute));
             if second.is_none() && !agree { unknown } else { second }
         };
@@ -1923,6 +1929,8 @@ fn origin(out: &trace::Out) -> Origin {
         Origin::Clean
     } else if let Some(text) = out.text {
         Origin::Definition(text)
+    } else if out.sources.iter().all(|(oid, _)| *oid < FIRST_NORMAL_OID) {
+        Origin::Defined
     } else {
         Origin::Masked
     }

@@ -166,6 +166,11 @@ fn whether_what_is_computed_is_null_does_not_show() {
         let nulls = plan.columns.iter().map(|c| c.as_ref().is_some_and(|c| c.masks_nulls()));
         assert_eq!(nulls.collect::<Vec<_>>(), [true, false, false]);
     }
+    // As PostgREST asks for headers a function may have set: of no row.
+    let decision =
+        judge.statement(b"SELECT ssn, nullif(current_setting('response.headers', true), '') FROM people");
+    let plan = judge.plan_for(&decision, &[column(20_000, 4, TEXT), column(0, 0, TEXT)]);
+    assert!(plan.columns[1].as_ref().is_some_and(|c| !c.masks_nulls()));
     let decision = judge.statement(b"COPY (SELECT upper(ssn), ssn, name FROM people) TO STDOUT");
     let [CopyPlan::Rows(rows)] = decision.copies.as_slice() else { panic!("{:?}", decision.copies) };
     let nulls = rows.columns.iter().map(|c| c.as_ref().is_some_and(|c| c.masks_nulls()));

@@ -348,7 +348,7 @@ fn origins(decision: &Decision) -> String {
         Origin::Definition(Text::Sql) => "sql",
         Origin::Definition(Text::Words) => "words",
         Origin::Definition(Text::Plan) => "plan",
-        Origin::Masked => "masked",
+        Origin::Masked | Origin::Defined => "masked",
         Origin::Unknown => "unknown",
     };
     match &decision.outputs {
