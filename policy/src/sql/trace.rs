@@ -685,10 +685,7 @@ impl<'a> Tracer<'a> {
             let Node::ResTarget(target) = expr else { return Err(CONSTRUCT) };
             self.target(target, &scope, Some(&star), &mut columns)?;
         }
-        // It is worked out even where nobody reads it.
-        if self.world.all {
-            self.record(&columns.all(), Place::Output);
-        }
+        self.handed(&columns);
         Ok(Some(columns))
     }
 
@@ -753,6 +750,13 @@ impl<'a> Tracer<'a> {
 
     // ------------------------------------------------------------------------------------------------------- queries
 
+    /// Outputs that the server works out whether anybody reads them or not: of RETURNING, of what is LATERAL, of a CTE it does not inline.
+    fn handed(&mut self, columns: &Columns<'a>) {
+        if self.world.all {
+            self.record(&columns.all(), Place::Output);
+        }
+    }
+
     fn with(
         &mut self,
         clause: Option<&'a nodes::WithClause>,
@@ -764,6 +768,7 @@ impl<'a> Tracer<'a> {
             for cte in clause.ctes() {
                 let scope = Scope { parent: Some(outer), rels: &[], ctes: &ctes };
                 let columns = self.cte(cte, &scope)?;
+                self.handed(&columns);
                 ctes.push((cte.ctename().unwrap_or_default(), Rc::new(columns)));
             }
             return Ok(ctes);
@@ -777,6 +782,7 @@ impl<'a> Tracer<'a> {
             for (i, cte) in clause.ctes().iter().enumerate() {
                 let scope = Scope { parent: Some(outer), rels: &[], ctes: &ctes };
                 let columns = self.cte(cte, &scope)?;
+                self.handed(&columns);
                 if let Some(slot) = ctes.get_mut(i)
                     && *slot.1 != columns
                 {
@@ -1348,9 +1354,8 @@ impl<'a> Tracer<'a> {
                 let scope = if r.lateral { &lateral } else { with };
                 let Node::SelectStmt(q) = r.subquery() else { return Err(CONSTRUCT) };
                 let columns = self.select(q, scope)?;
-                if r.lateral && self.world.all {
-                    // The server hands it what it refers to, also for outputs nobody reads.
-                    self.record(&columns.all(), Place::Output);
+                if r.lateral {
+                    self.handed(&columns);
                 }
                 let columns = match r.alias() {
                     Some(alias) => self.placed(columns, alias.colnames()),
