@@ -672,6 +672,8 @@ impl Ready {
                 return Ok(Some(Box::new(block.clone())));
             }
         }
+        // What nobody judged is not sent, whoever writes it.
+        let _judged = self.evidence(prepared.decision.as_deref())?;
         let out = flow.own(Side::Server);
         message::write(out, b'C', |out| {
             out.push(b'S');
