@@ -54,7 +54,7 @@ pub struct Decision {
     pub ddl: bool,
     /// For a text of one statement: what is known of each output column, the first of two witnesses ([`Judge::plan_for`]).
     pub outputs: Option<Vec<Origin>>,
-    /// The cursor a text of one statement makes or reads by name (see [`Cursor`]).
+    /// The cursor or prepared statement a text of one statement makes or uses by name (see [`Kept`]).
     pub kept: Option<Kept>,
     /// Another literal in the same place could have led to another decision: cached under its exact text only.
     pub literals_matter: bool,
