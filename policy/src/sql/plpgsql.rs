@@ -15,25 +15,47 @@ pub(crate) struct Filled {
     pub row: bool,
 }
 
+/// How long the string or comment is that begins here: what stands in it is no statement.
+fn opaque(text: &str) -> Option<usize> {
+    let to = |end: &str, from: usize| {
+        let found = text.get(from..).and_then(|rest| rest.find(end));
+        found.map_or(text.len(), |n| from + n + end.len())
+    };
+    if text.starts_with('\'') {
+        // A doubled quote ends one string and begins the next.
+        return Some(to("'", 1));
+    }
+    if text.starts_with('$') {
+        let tag = text.get(1..)?.find(|c: char| !is_word(c)).map(|n| n + 1)?;
+        let tag = text.get(..=tag).filter(|tag| tag.ends_with('$'))?;
+        return Some(to(tag, tag.len()));
+    }
+    comment(text)
+}
+
+/// How long the comment is that begins here.
+fn comment(text: &str) -> Option<usize> {
+    if text.starts_with("--") {
+        return Some(text.find('\n').unwrap_or(text.len()));
+    }
+    text.starts_with("/*").then(|| text.find("*/").map_or(text.len(), |n| n + 2))
+}
+
 /// The body cut where statements may begin and end: those of SQL can be parsed, the rest cannot.
 pub(crate) fn pieces(body: &str) -> Vec<&str> {
     let mut out = Vec::new();
-    let (mut start, mut at, mut string) = (0, 0, false);
+    let (mut start, mut at) = (0, 0);
     while let Some(c) = body.get(at..).and_then(|rest| rest.chars().next()) {
         let rest = body.get(at..).unwrap_or_default();
         let mut length = c.len_utf8();
-        if c == '\'' {
-            string = !string;
-        } else if string {
-        } else if rest.starts_with("--") {
-            length = rest.find('\n').unwrap_or(rest.len());
-        } else if rest.starts_with("/*") {
-            length = rest.find("*/").map_or(rest.len(), |n| n + 2);
+        if let Some(skipped) = opaque(rest) {
+            length = skipped;
         } else if c == ';' {
             out.extend(body.get(start..at));
             start = at + length;
         } else if is_word(c) {
-            length = rest.find(|c: char| !is_word(c)).unwrap_or(rest.len());
+            // A name may hold a dollar sign, and begins no string by it.
+            length = rest.find(|c: char| !is_word(c) && c != '$').unwrap_or(rest.len());
             let word = rest.get(..length).unwrap_or_default().to_ascii_lowercase();
             if matches!(&*word, "begin" | "then" | "else" | "loop") {
                 start = at + length;
@@ -49,19 +71,15 @@ pub(crate) fn queries(body: &str) -> Vec<String> {
     let mut out = Vec::new();
     // The query being read, and how deep in parentheses it began.
     let (mut query, mut depth): (Option<(String, usize)>, usize) = (None, 0);
-    let (mut rest, mut string) = (body, false);
+    let mut rest = body;
     while let Some(c) = rest.chars().next() {
         let mut length = c.len_utf8();
         let mut ends = false;
-        if c == '\'' {
-            string = !string;
-        } else if string {
-        } else if rest.starts_with("--") {
-            length = rest.find('\n').unwrap_or(rest.len());
-        } else if rest.starts_with("/*") {
-            length = rest.find("*/").map_or(rest.len(), |n| n + 2);
+        if let Some(skipped) = opaque(rest) {
+            length = skipped;
         } else if is_word(c) {
-            length = rest.find(|c: char| !is_word(c)).unwrap_or(rest.len());
+            // A name may hold a dollar sign, and begins no string by it.
+            length = rest.find(|c: char| !is_word(c) && c != '$').unwrap_or(rest.len());
             match &*rest.get(..length).unwrap_or_default().to_ascii_lowercase() {
                 "select" if query.is_none() => query = Some((String::new(), depth)),
                 "into" if query.as_ref().is_some_and(|(_, began)| *began == depth) => {
@@ -231,10 +249,8 @@ fn tokens(body: &str) -> Vec<String> {
     let mut rest = body;
     let mut string = false;
     while let Some(c) = rest.chars().next() {
-        let length = if !string && rest.starts_with("--") {
-            rest.find('\n').unwrap_or(rest.len())
-        } else if !string && rest.starts_with("/*") {
-            rest.find("*/").map_or(rest.len(), |n| n + 2)
+        let length = if let Some(skipped) = comment(rest).filter(|_| !string) {
+            skipped
         } else if is_word(c) {
             let end = rest.find(|c: char| !is_word(c)).unwrap_or(rest.len());
             out.push(rest.get(..end).unwrap_or_default().to_lowercase());
@@ -273,6 +289,10 @@ mod tests {
             pieces,
             ["DECLARE v int", "DELETE FROM a WHERE b = 'x;y'", "-- no;\n DROP TABLE c", "END IF"]
         );
+        // A quote inside of another kind of string opens none.
+        let body = "BEGIN RAISE NOTICE $n$it's ; so$n$; DELETE FROM a$b$c WHERE b = $1; END";
+        let pieces: Vec<&str> = super::pieces(body).into_iter().map(str::trim).collect();
+        assert_eq!(pieces, ["RAISE NOTICE $n$it's ; so$n$", "DELETE FROM a$b$c WHERE b = $1"]);
     }
 
     #[test]
