@@ -1071,6 +1071,11 @@ pub(crate) fn spread(
             return (resolved, summaries);
         }
     }
+    // Nobody writes such chains; what code may fill counts as hidden then, all of it.
+    let tables = catalog.code.triggers.iter().map(|(table, _)| table);
+    for table in tables.chain(catalog.code.defaults.iter().map(|(table, ..)| table)) {
+        taints.entry(*table).or_default().whole = true;
+    }
     let mut resolved = taints;
     let summaries = definitions(catalog, index, &mut resolved);
     (resolved, summaries)
