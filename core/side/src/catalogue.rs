@@ -652,6 +652,8 @@ impl Keeper {
     }
 
     pub(crate) fn set_fixed(&self, fixed: Fixed) {
+        // Beside no flight's landing: it looks here before it publishes.
+        let _flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
         self.fixed.store(Arc::new(fixed));
     }
 
@@ -724,7 +726,10 @@ impl Keeper {
                 f.rested = Some(began + FLOOR.max(began.elapsed() * BUSY_ONE_IN));
                 let answer = match result {
                     Ok((catalog, hash)) => {
-                        f.publish(&key.1, catalog, hash);
+                        // A file may have taken the target's place while we were reading there.
+                        if !self.fixed.load().contains_key(&f.connection.name) {
+                            f.publish(&key.1, catalog, hash);
+                        }
                         f.failing = false;
                         Answer::Done
                     }

@@ -402,6 +402,14 @@ fn catalogues_of_a_real_server() {
     assert!(catalog.functions.is_empty() && catalog.tables.iter().any(|t| t.name == "customers"));
 }
 
+fn until(mut reached: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !reached() {
+        assert!(start.elapsed() < Duration::from_secs(10));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn follows_changes(server: &Server) {
     let connection = server.connection("app", "app-pw", false);
     let side = Side::start(SideSettings {
@@ -441,29 +449,35 @@ fn follows_changes(server: &Server) {
     // By itself, by the mark of a session and by the clock.
     server.sql("shop", "drop table sales.new_0");
     connection.catalogues.mark_stale("shop");
-    let start = Instant::now();
-    while get().tables.iter().any(|t| t.name == "new_0") {
-        assert!(start.elapsed() < patience);
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    until(|| get().tables.iter().all(|t| t.name != "new_0"));
     server.sql("shop", "drop table sales.new_1");
-    let start = Instant::now();
-    while get().tables.iter().any(|t| t.name == "new_1") {
-        assert!(start.elapsed() < patience);
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    until(|| get().tables.iter().all(|t| t.name != "new_1"));
 
-    // A fixed catalogue is never asked of the target.
+    // A fixed catalogue is never asked of the target, and a load that is under way does not take its place.
     let fixed = Arc::new(
         catalogue::snapshot_from_json(
             r#"{"database":"shop","server_version":1,"search_path":[],"tables":[],"functions":[]}"#,
         )
         .unwrap(),
     );
-    side.set_fixed(HashMap::from([("shop".to_owned(), fixed.clone())]));
     let version = get().version;
-    assert_eq!(ask_catalogue(&side, &connection, version).recv_timeout(patience), Ok(Answer::Done));
-    assert!(Arc::ptr_eq(&fixed, &get()));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            server
+                .sql("shop", "begin; lock table pg_attrdef; create table sales.late (); select pg_sleep(2)");
+        });
+        let locked = "select count(*) from pg_locks where relation = 'pg_attrdef'::regclass and granted";
+        until(|| server.sql("postgres", &format!("{locked} and mode = 'AccessExclusiveLock'")) == "1");
+        let under_way = ask_catalogue(&side, &connection, version);
+        let waiting =
+            "select count(*) > 0 from pg_locks where relation = 'pg_attrdef'::regclass and not granted";
+        until(|| server.sql("postgres", waiting) == "t");
+        side.set_fixed(HashMap::from([("shop".to_owned(), fixed.clone())]));
+        assert_eq!(ask_catalogue(&side, &connection, version).recv_timeout(patience), Ok(Answer::Done));
+        assert!(Arc::ptr_eq(&fixed, &get()));
+        assert_eq!(under_way.recv_timeout(patience), Ok(Answer::Done));
+        assert!(Arc::ptr_eq(&fixed, &get()));
+    });
     let before = loads();
     std::thread::sleep(Duration::from_millis(1500));
     assert!(Arc::ptr_eq(&fixed, &get()));
