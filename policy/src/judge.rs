@@ -3,7 +3,9 @@
 //! Not a parser and not a proof ([`crate::sql`] is both); this is where rules meet facts. Invariant: for a scope with an enforced
 //! rule, a text that is not understood is refused, and an output column of unproved origin is redacted. Source: masking.md.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
+
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -411,7 +413,7 @@ impl Family {
 
     /// The table, its descendants, and its ancestors (reading those reads it).
     fn of(&self, oid: u32) -> HashSet<u32> {
-        let mut found = HashSet::from([oid]);
+        let mut found = HashSet::from_iter([oid]);
         for side in [&self.children, &self.parents] {
             let mut stack = vec![oid];
             while let Some(next) = stack.pop() {

@@ -3,7 +3,9 @@
 //! Not what judgements are made from (those follow hidden columns only and do not leave this crate): here every column of every table
 //! is followed, down through views and functions in SQL. Invariant: [`Lineage::untraced`] says so when anything was left out.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+
+use foldhash::{HashMap, HashMapExt as _};
 use std::fmt;
 
 use pg_raw_parse::Node;

@@ -3,7 +3,7 @@
 //! Not a YAML reader: the caller turns a file into a [`PolicyFile`] and says on which line each rule stands. Invariant: a policy is
 //! compiled whole or not at all, and every mistake is reported in one go. Shape of the file: README.md, "Rule reference".
 
-use std::collections::{HashMap, HashSet};
+use foldhash::{HashMap, HashSet, HashSetExt as _};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};

@@ -9,7 +9,7 @@
 //! Invariant: [`Proof::clean`] is true only if no expression in the statement reads a masked column of a base table or a tainted
 //! column of a view, and no function in it is unknown. All walks are loops.
 
-use std::collections::{HashMap, HashSet};
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 
 use pg_raw_parse::{Node, nodes};
 

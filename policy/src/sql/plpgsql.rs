@@ -3,7 +3,7 @@
 //! Not a parser: words and statements, without types or control flow. A variable that a statement gives a value, and that statement
 //! names something hidden, is hidden from then on, anywhere in the body; so is a column of NEW. What a condition tells is not seen.
 
-use std::collections::HashSet;
+use foldhash::HashSet;
 use std::sync::LazyLock;
 
 /// Columns of NEW that a body assigns from any of `hidden` (words in lower case).
@@ -273,7 +273,7 @@ mod tests {
     use super::*;
 
     fn of(body: &str) -> Vec<String> {
-        let hidden = ["email", "ssn", "customers.*"].map(str::to_owned).into();
+        let hidden = ["email", "ssn", "customers.*"].map(str::to_owned).into_iter().collect();
         let filled = filled(body, &hidden);
         let mut out: Vec<String> = filled.columns.into_iter().collect();
         out.extend(filled.row.then(|| "*".to_owned()));

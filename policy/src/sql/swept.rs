@@ -4,7 +4,7 @@
 //! the server makes (`generate_series`, another table, a column of the same one) halves the question with every statement. Not a
 //! judgement of which columns matter: the caller names them. Invariant: what is not understood is taken for more.
 
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt as _};
 
 use pg_raw_parse::{Node, nodes};
 

@@ -6,7 +6,7 @@
 //! tables of one name, a column more than one relation may have) is taken together.
 //! Source: parse_relation.c, parse_target.c, parse_clause.c and parse_func.c of PostgreSQL 18.
 
-use std::collections::{HashMap, HashSet};
+use foldhash::{HashMap, HashSet, HashSetExt as _};
 use std::rc::Rc;
 
 use pg_raw_parse::list::NodeList;
