@@ -24,6 +24,9 @@ pub struct Catalog {
     /// Primary keys: a table's OID and its columns' numbers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<(u32, Vec<i16>)>,
+    /// Indexes by name, and the table of each: what is said of an index is said of its table.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub indexes: Vec<(u32, String)>,
     /// What a write is compared with. Absent (an older snapshot): anything may be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub constraints: Option<Vec<Constraint>>,
@@ -134,6 +137,10 @@ impl Table {
     }
 }
 
+fn yes() -> bool {
+    true
+}
+
 /// A function outside `pg_catalog` and `information_schema`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Function {
@@ -149,4 +156,7 @@ pub struct Function {
     /// `pg_get_function_arguments`: types and defaults.
     #[serde(default)]
     pub arguments: String,
+    /// It may answer one call with any number of rows (`proretset`); an older snapshot does not say.
+    #[serde(default = "yes")]
+    pub rows: bool,
 }

@@ -161,6 +161,9 @@ impl Limited {
     /// the cheaper way.
     pub const BYTES_PER_ROW: u64 = 8;
 
+    /// Stored rows in one row that are too many to be shown by an error, which nobody counts.
+    const MANY: u64 = 8;
+
     /// A limit on results of which nothing is known.
     pub fn unknown(limit: Arc<RowLimit>) -> Limited {
         Limited { limit, weight: 1, collects: true, few: false }
@@ -646,7 +649,8 @@ impl Judge {
             decision.clean &= judged.clean;
             decision.withhold |= self.scope.masks() && (!judged.clean || judged.loud);
             // An error may show in its words what would be too many rows: `string_agg(…)::int`.
-            decision.withhold |= self.scope.masks() && decision.limits.iter().any(|l| l.collects);
+            decision.withhold |=
+                self.scope.masks() && decision.limits.iter().any(|l| l.collects || l.weight >= Limited::MANY);
             decision.outputs = judged.outputs;
             decision.kept = Kept::of(statement);
             if first_block.is_none() {
@@ -754,14 +758,17 @@ impl Judge {
                         .map(|(act, name)| refusal(rule, block, act, name)),
                 },
                 Action::Rows(rows) => {
+                    let mut sent = false;
                     if let Some(limited) = self.limited(i, rows, statement, facts) {
+                        sent = facts.functions.contains(&"pg_notify")
+                            && (limited.collects || facts::sends_uncounted(statement));
                         merge(&mut decision.limits, limited);
                     }
-                    if !self.stored_elsewhere(i, rows, statement, facts) {
+                    if !sent && !self.stored_elsewhere(i, rows, statement, facts) {
                         continue;
                     }
                     Some(Block {
-                        hint: "Rows that are counted may not be stored where they are not.".into(),
+                        hint: "Rows that are counted may not be stored, or sent, where they are not.".into(),
                         sqlstate: "42501",
                         ..rows.limit.refusal(true)
                     })
@@ -1087,7 +1094,7 @@ impl Judge {
             }
             columns
         };
-        if !swept::swept(statement, &compared, &|name| self.key(name)) {
+        if !swept::swept(statement, &compared, &|name| self.key(name), &|f| self.bound.index.one_row(f)) {
             return None;
         }
         let base: Base = found.get()?;
@@ -1586,7 +1593,10 @@ impl Judge {
         };
         named
             || reach.is_some_and(|r| {
-                !r.is_empty() && self.bound.index.candidates(&self.catalog, name).any(|t| r.contains(&t.oid))
+                !r.is_empty()
+                    && (self.bound.index.candidates(&self.catalog, name).any(|t| r.contains(&t.oid))
+                        // An index is its table's.
+                        || self.bound.index.indexed(name.name).iter().any(|oid| r.contains(oid)))
             })
     }
 
@@ -1698,10 +1708,15 @@ impl Judge {
         })
     }
 
+    /// The rows it updates are those it was to insert, and they are written out.
+    fn written(&self, act: &Act<'_>) -> bool {
+        act.inserted.is_some_and(|rows| facts::written(rows, &|f| self.bound.index.one_row(f)))
+    }
+
     /// Whether an UPDATE or DELETE does not name its rows by the primary key.
     fn without_key(&self, act: &Act<'_>) -> bool {
         let (Some(condition), Some(target)) = (act.condition, act.target) else { return false };
-        if matches!(condition, Node::CurrentOfExpr(_)) {
+        if matches!(condition, Node::CurrentOfExpr(_)) || self.written(act) {
             return false;
         }
         !self.key(target).is_some_and(|key| {
@@ -1712,7 +1727,7 @@ impl Judge {
 
     /// Whether an UPDATE or DELETE leaves no row of its target out.
     fn every_row(&self, act: &Act<'_>) -> bool {
-        let Some(condition) = act.condition else { return false };
+        let Some(condition) = act.condition.filter(|_| !self.written(act)) else { return false };
         let known = |reference: &nodes::ColumnRef| {
             let fields = reference.fields();
             let last = fields.len().checked_sub(1).and_then(|i| fields.get(i)).and_then(Node::as_str);

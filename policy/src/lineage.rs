@@ -311,6 +311,7 @@ mod tests {
                 kind: 'f',
                 body: "select ssn from people where id = $1".into(),
                 arguments: String::new(),
+                rows: false,
             }],
             constraints: Some(Vec::new()),
             ..Catalog::default()

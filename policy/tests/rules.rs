@@ -163,6 +163,7 @@ fn catalog() -> Catalog {
         kind: 'f',
         body: String::new(),
         arguments: String::new(),
+        rows: false,
     };
     tables.extend(system::tables());
     Catalog {
@@ -253,6 +254,7 @@ fn catalog() -> Catalog {
             },
             function("initcap", "sql"),
             function("uuid_generate_v4", "c"),
+            Function { rows: true, ..function("skeys", "c") },
             function("dblink", "c"),
         ],
         code: Code {
@@ -274,6 +276,7 @@ fn catalog() -> Catalog {
         // A trigger on victims; deleting from kv deletes from customers.
         enums: vec!["mood".into()],
         keys: vec![(customers, vec![1]), (kv, vec![1]), (orders, vec![1]), (keyed, vec![1])],
+        indexes: vec![(victims, "victims_pkey".into()), (victims, "victims_v".into())],
         // E-mail addresses are unique, alone and (in lower case) with the city.
         constraints: Some(Vec::from(
             [

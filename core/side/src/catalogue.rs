@@ -262,6 +262,7 @@ async fn read(client: &Client, database: &str) -> Result<Catalog, CatalogueError
             kind: letter(&row, 4, "functions")?,
             body: cell::<Option<String>>(&row, 5, "functions")?.unwrap_or_default(),
             arguments: cell::<Option<String>>(&row, 6, "functions")?.unwrap_or_default(),
+            rows: cell(&row, 7, "functions")?,
         });
     }
     for row in client.query(ENUMS, &[]).await.map_err(failed("enum types"))? {
@@ -269,6 +270,9 @@ async fn read(client: &Client, database: &str) -> Result<Catalog, CatalogueError
     }
     for row in client.query(KEYS, &[]).await.map_err(failed("primary keys"))? {
         catalog.keys.push((cell(&row, 0, "primary keys")?, cell(&row, 1, "primary keys")?));
+    }
+    for row in client.query(INDEXES, &[]).await.map_err(failed("indexes"))? {
+        catalog.indexes.push((cell(&row, 0, "indexes")?, cell(&row, 1, "indexes")?));
     }
     let mut constraints = Vec::new();
     for row in client.query(CONSTRAINTS, &[]).await.map_err(failed("constraints"))? {
@@ -411,7 +415,7 @@ const FUNCTIONS: &str = "select p.oid, n.nspname::text, p.proname::text, \
         join pg_proc part on part.oid in (a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn, \
             a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn) \
         join pg_language pl on pl.oid = part.prolang and pl.lanname not in ('internal', 'c') \
-        where a.aggfnoid = p.oid), 'c') else l.lanname::text end, p.prokind::text, {body}, pg_get_function_arguments(p.oid) \
+        where a.aggfnoid = p.oid), 'c') else l.lanname::text end, p.prokind::text, {body}, pg_get_function_arguments(p.oid), p.proretset \
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_language l on l.oid = p.prolang \
     where n.nspname not in ('pg_catalog', 'information_schema') order by p.oid";
 
@@ -421,6 +425,10 @@ const ENUMS: &str = "select t.typname::text from pg_type t join pg_namespace n o
     group by t.typname having bool_and(t.typtype = 'e') order by 1";
 
 const KEYS: &str = "select conrelid, conkey from pg_constraint where contype = 'p' order by 1";
+
+const INDEXES: &str = "select i.indrelid, c.relname::text from pg_index i join pg_class c on c.oid = i.indexrelid \
+    join pg_namespace n on n.oid = c.relnamespace \
+    where n.nspname not in ('pg_catalog', 'pg_toast', 'information_schema') order by 1, 2";
 
 /// Unique indexes (an exclusion constraint's index too) and foreign keys, and what they compare. The columns of expressions and
 /// predicates are dependencies of the index; one that was made by a constraint depends on nothing but that.
@@ -848,13 +856,26 @@ fn content_hash(catalog: &Catalog) -> Result<[u8; 32], CatalogueError> {
         writes,
         enums,
         keys,
+        indexes,
         constraints,
         code,
     } = catalog;
     let mut sink = io::BufWriter::new(Sink(digest::Context::new(&digest::SHA256)));
     serde_json::to_writer(
         &mut sink,
-        &(database, server_version, search_path, tables, functions, writes, enums, keys, constraints, code),
+        &(
+            database,
+            server_version,
+            search_path,
+            tables,
+            functions,
+            writes,
+            enums,
+            keys,
+            indexes,
+            constraints,
+            code,
+        ),
     )?;
     let sink = sink.into_inner().map_err(|e| CatalogueError::Runtime(e.into_error()))?;
     let mut out = [0; 32];

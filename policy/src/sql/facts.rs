@@ -25,10 +25,11 @@ pub(crate) struct Act<'a> {
     /// The one table a DML statement writes to; for the others every relation the text names counts.
     pub target: Option<Name<'a>>,
     /// What its conditions call the target: its alias, else its name.
-    pub called: Option<&'a str>,
-    /// The WHERE of an UPDATE or DELETE, the join of a MERGE that does either; [`every_row`] says whether it leaves a row out. None of
-    /// what an INSERT of written values updates: these say which row.
+    pub called: Option<Name<'a>>,
+    /// The WHERE of an UPDATE or DELETE, the join of a MERGE that does either; [`every_row`] says whether it leaves a row out.
     pub condition: Option<Node<'a>>,
+    /// What `ON CONFLICT DO UPDATE` is met with. Written values say which row, as long as each is one ([`written`]).
+    pub inserted: Option<Node<'a>>,
     /// A SELECT that is rows of values.
     pub values: bool,
     /// It reaches tables it does not name (DROP SCHEMA, DROP OWNED, … CASCADE).
@@ -151,6 +152,14 @@ const PICKS_MIN: usize = 8;
 
 pub(crate) fn name(r: &nodes::RangeVar) -> Name<'_> {
     Name { schema: r.schemaname(), name: r.relname().unwrap_or_default() }
+}
+
+/// What the rest of the statement calls a relation: an alias hides the name and its schema.
+pub(crate) fn called(r: &nodes::RangeVar) -> Name<'_> {
+    match r.alias().and_then(nodes::Alias::aliasname) {
+        Some(alias) => Name { schema: None, name: alias },
+        None => name(r),
+    }
 }
 
 fn relations_granted(g: &nodes::GrantStmt) -> bool {
@@ -549,9 +558,7 @@ fn dml<'a>(
     target: Option<&'a nodes::RangeVar>,
     condition: Option<Node<'a>>,
 ) -> Option<Act<'a>> {
-    let alias = target.and_then(|t| t.alias()).and_then(nodes::Alias::aliasname);
-    let called = alias.or_else(|| target.and_then(nodes::RangeVar::relname));
-    Some(Act { class, target: target.map(name), called, condition, ..MULTI_STATEMENT })
+    Some(Act { class, target: target.map(name), called: target.map(called), condition, ..MULTI_STATEMENT })
 }
 
 /// What a statement does besides its own class: the actions of a MERGE, and the update of `ON CONFLICT DO UPDATE`.
@@ -580,37 +587,42 @@ fn besides<'a>(node: Node<'a>, acts: &mut Vec<Act<'a>>) {
         }
         Node::InsertStmt(i) => {
             let updates = i.on_conflict_clause().is_some_and(|c| !c.target_list().is_empty());
-            let written = matches!(i.select_stmt(), Node::SelectStmt(s) if !s.values_lists().is_empty()
-                && !s.values_lists().iter().any(makes_rows));
             if updates {
-                acts.extend(dml("update", i.relation(), (!written).then_some(Node::None)));
+                let act = dml("update", i.relation(), Some(Node::None));
+                acts.extend(act.map(|act| Act { inserted: Some(i.select_stmt()), ..act }));
             }
         }
         _ => {}
     }
 }
 
+/// Rows that a statement writes out, each of which is one row. `one`: whether a function of this name answers with one.
+pub(crate) fn written(inserted: Node<'_>, one: &dyn Fn(&str) -> bool) -> bool {
+    matches!(inserted, Node::SelectStmt(s) if !s.values_lists().is_empty()
+        && !s.values_lists().iter().any(|row| makes_rows(row, one)))
+}
+
 /// A row of values that is as many rows as a function in it makes.
-pub(crate) fn makes_rows(row: Node<'_>) -> bool {
+pub(crate) fn makes_rows(row: Node<'_>, one: &dyn Fn(&str) -> bool) -> bool {
     // Of constants it is one, and there may be many.
     if row.as_node_list().is_some_and(|l| l.iter().all(constant)) {
         return false;
     }
     let mut stack = vec![row];
     while let Some(node) = stack.pop() {
-        if row_function(node) || children(node, &mut stack).is_err() {
+        if row_function(node, one) || children(node, &mut stack).is_err() {
             return true;
         }
     }
     false
 }
 
-/// A call of a built-in function that returns rows.
-pub(crate) fn row_function(node: Node<'_>) -> bool {
+/// A call of a function that may return rows.
+pub(crate) fn row_function(node: Node<'_>, one: &dyn Fn(&str) -> bool) -> bool {
     let Node::FuncCall(f) = node else { return false };
     let parts = f.funcname();
     let function = parts.len().checked_sub(1).and_then(|i| parts.get(i)).and_then(Node::as_str);
-    function.is_some_and(|f| super::known::listed(super::known::ROW_FUNCTIONS, f))
+    !function.is_some_and(one)
 }
 
 /// More than one statement in one text.
@@ -620,6 +632,7 @@ pub(crate) const MULTI_STATEMENT: Act<'static> = Act {
     target: None,
     called: None,
     condition: None,
+    inserted: None,
     values: false,
     anything: false,
 };
@@ -1028,7 +1041,7 @@ fn asks_for_one(condition: Node<'_>) -> bool {
 
 /// Each of `key` is compared with written or bound values, by `=` or IN, under AND only: a few rows of one table, and which. `called`: the
 /// table, as the condition calls it.
-pub(crate) fn by_key(condition: Node<'_>, called: Option<&str>, key: &[&str]) -> bool {
+pub(crate) fn by_key(condition: Node<'_>, called: Option<Name<'_>>, key: &[&str]) -> bool {
     use nodes::A_Expr_Kind as Kind;
     let mut asked = Vec::new();
     let mut stack = vec![condition];
@@ -1056,7 +1069,11 @@ pub(crate) fn by_key(condition: Node<'_>, called: Option<&str>, key: &[&str]) ->
                     let fields = column.fields();
                     fields.len().checked_sub(back).and_then(|i| fields.get(i)).and_then(Node::as_str)
                 };
-                if part(2).is_none_or(|table| Some(table) == called) {
+                // Another table may have the same name in another schema.
+                let own = |table| {
+                    called.is_some_and(|c| c.name == table && part(3).is_none_or(|s| c.schema == Some(s)))
+                };
+                if part(2).is_none_or(own) {
                     asked.extend(part(1));
                 }
             }
@@ -1064,6 +1081,44 @@ pub(crate) fn by_key(condition: Node<'_>, called: Option<&str>, key: &[&str]) ->
         }
     }
     !key.is_empty() && key.iter().all(|k| asked.contains(k))
+}
+
+/// It sends by `pg_notify` what it reads in other places than the rows of its own answer, where nobody counts it. What is written out
+/// or bound may be sent from everywhere.
+pub(crate) fn sends_uncounted(statement: Node<'_>) -> bool {
+    let sends = |node: Node<'_>| {
+        let Node::FuncCall(f) = node else { return false };
+        let parts = f.funcname();
+        let last = parts.len().checked_sub(1).and_then(|i| parts.get(i)).and_then(Node::as_str);
+        last == Some("pg_notify") && !f.args().iter().all(constant)
+    };
+    let mut calls = 0usize;
+    let mut stack = vec![statement];
+    while let Some(node) = stack.pop() {
+        calls += usize::from(sends(node));
+        if children(node, &mut stack).is_err() {
+            return true;
+        }
+    }
+    let output = |target: Node<'_>| matches!(target, Node::ResTarget(t) if sends(t.val()));
+    let returned = |clause: Option<&nodes::ReturningClause>| {
+        clause.map_or(0, |c| c.exprs().iter().filter(|t| output(*t)).count())
+    };
+    let counted = match statement {
+        // A row that is skipped, or made one with others, is sent all the same.
+        Node::SelectStmt(s)
+            if s.op == nodes::SetOperation::SETOP_NONE
+                && matches!(s.limit_offset(), Node::None)
+                && s.distinct_clause().is_empty() =>
+        {
+            s.target_list().iter().filter(|t| output((*t).into())).count()
+        }
+        Node::InsertStmt(s) => returned(s.returning_clause()),
+        Node::UpdateStmt(s) => returned(s.returning_clause()),
+        Node::DeleteStmt(s) => returned(s.returning_clause()),
+        _ => 0,
+    };
+    calls > counted
 }
 
 /// A query whose answer is a few rows by its form: LIMIT up to ten, aggregates only, or one table by its key, as `key` knows it.
@@ -1081,11 +1136,12 @@ pub(crate) fn few(statement: Node<'_>, key: &dyn Fn(Name<'_>) -> Option<Vec<Stri
     let mut from = s.from_clause().iter();
     match (from.next(), from.next()) {
         (Some(Node::RangeVar(r)), None) => {
-            let called = r.alias().and_then(nodes::Alias::aliasname).or_else(|| r.relname());
+            // An alias may give the columns other names.
+            let renamed = r.alias().is_some_and(|a| !a.colnames().is_empty());
             aggregates(s)
-                || key(name(r)).is_some_and(|key| {
+                || key(name(r)).filter(|_| !renamed).is_some_and(|key| {
                     let key: Vec<&str> = key.iter().map(String::as_str).collect();
-                    by_key(s.where_clause(), called, &key)
+                    by_key(s.where_clause(), Some(called(r)), &key)
                 })
         }
         _ => aggregates(s),

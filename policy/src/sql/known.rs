@@ -115,6 +115,12 @@ pub(crate) const ROW_FUNCTIONS: &[&str] = &[
     "regexp_matches", "regexp_split_to_table", "string_to_table", "ts_token_type", "unnest",
 ];
 
+/// A built-in function that answers each call with one row.
+pub(crate) fn one_row(function: &str) -> bool {
+    let many = listed(ROW_FUNCTIONS, function) || function == "pg_listening_channels";
+    !many && (listed(PURE_FUNCTIONS, function) || listed(EFFECT_FUNCTIONS, function))
+}
+
 /// Those of [`PURE_FUNCTIONS`] that never fail, nor answer NULL for what is not NULL, because of a value: what they make of a masked
 /// column can be masked whole, and neither an error nor a NULL tells of it. Whether a number overflows is left out of account for
 /// sums and means, whose input a statement cannot shape without another function.

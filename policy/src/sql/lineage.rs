@@ -25,8 +25,8 @@ use crate::catalog::{Catalog, Constraint, Function, Table};
 pub(crate) struct Index {
     by_name: HashMap<Box<str>, Vec<usize>>,
     by_oid: HashMap<u32, usize>,
-    /// Names of user functions; true: all of that name are written in C.
-    functions: HashMap<Box<str>, bool>,
+    /// Functions of users by name.
+    functions: HashMap<Box<str>, User>,
     enums: HashSet<Box<str>>,
     keys: HashMap<u32, Vec<i16>>,
     /// Places in the catalogue's list, by table.
@@ -37,8 +37,19 @@ pub(crate) struct Index {
     fired: HashMap<u32, Vec<(usize, i16)>>,
     /// By the relation they stand on.
     rules: HashMap<u32, Vec<Rewrite>>,
+    /// Tables that have an index of this name.
+    indexes: HashMap<Box<str>, Vec<u32>>,
     /// Functions of users that bring a value into a type of this name.
     conversions: HashMap<Box<str>, Vec<Box<str>>>,
+}
+
+/// All functions of users that have one name.
+#[derive(Debug, Clone, Copy)]
+struct User {
+    /// Every one of them is written in C.
+    c: bool,
+    /// One of them may answer with any number of rows.
+    rows: bool,
 }
 
 /// A relation by schema and name, as a rule's text says it.
@@ -129,7 +140,15 @@ impl Index {
     /// There is a function of users of this name. An extension's, in C, that has the name of a harmless one does what that does, for
     /// its own types (`max(citext)`).
     pub(crate) fn user(&self, function: &str) -> bool {
-        self.functions.get(function).is_some_and(|c| !(*c && listed(known::PURE_FUNCTIONS, function)))
+        self.functions.get(function).is_some_and(|f| !(f.c && listed(known::PURE_FUNCTIONS, function)))
+    }
+
+    /// A function of this name answers with one row for each call.
+    pub(crate) fn one_row(&self, function: &str) -> bool {
+        match self.functions.get(function) {
+            Some(user) => !user.rows && !listed(known::ROW_FUNCTIONS, function),
+            None => known::one_row(function),
+        }
     }
 
     /// The functions that a write to a table runs by its triggers; `event` as [`crate::catalog::Code::fired`] has it.
@@ -240,9 +259,14 @@ impl Index {
         self.constraints.get(&table).into_iter().flatten().filter_map(|i| all.get(*i))
     }
 
+    /// The tables with an index of this name.
+    pub(crate) fn indexed(&self, name: &str) -> &[u32] {
+        self.indexes.get(name).map_or(&[], Vec::as_slice)
+    }
+
     /// All of this name are of users and written in C.
     pub(crate) fn in_c(&self, function: &str) -> bool {
-        self.functions.get(function) == Some(&true)
+        self.functions.get(function).is_some_and(|f| f.c)
     }
 
     pub(crate) fn new(catalog: &Catalog) -> Index {
@@ -264,6 +288,9 @@ impl Index {
         for (i, constraint) in catalog.constraints.iter().flatten().enumerate() {
             index.constraints.entry(constraint.table).or_default().push(i);
         }
+        for (table, name) in &catalog.indexes {
+            index.indexes.entry(name.as_str().into()).or_default().push(*table);
+        }
         for (relation, definition) in &catalog.code.rules {
             index.rules.entry(*relation).or_default().push(Rewrite::read(definition));
         }
@@ -284,7 +311,9 @@ impl Index {
         for (i, function) in catalog.functions.iter().enumerate() {
             index.bodies.entry(function.name.as_str().into()).or_default().push(i);
             let c = function.language.eq_ignore_ascii_case("c");
-            *index.functions.entry(function.name.as_str().into()).or_insert(true) &= c;
+            let named = User { c: true, rows: false };
+            let named = index.functions.entry(function.name.as_str().into()).or_insert(named);
+            *named = User { c: named.c && c, rows: named.rows || function.rows };
         }
         index
     }
@@ -643,14 +672,13 @@ impl<'c> Prover<'c> {
         let parts = call.funcname();
         let part = |i: usize| parts.get(i).and_then(Node::as_str);
         let (function, shadowed) = match (parts.len(), part(0), part(1)) {
-            (1, Some(f), _) => (f, self.index.functions.get(f).copied().filter(|_| self.index.user(f))),
+            (1, Some(f), _) => (f, self.index.functions.get(f).map(|u| u.c).filter(|_| self.index.user(f))),
             (2, Some("pg_catalog"), Some(f)) => (f, None),
             (2, Some("information_schema"), Some(f)) if known::INFORMATION_FUNCTIONS.contains(&f) => return,
             (_, _, Some(f)) => (f, Some(false)),
             _ => ("", Some(false)),
         };
-        let extension = known::EXTENSION_FUNCTIONS.contains(&function)
-            && self.index.functions.get(function) == Some(&true);
+        let extension = known::EXTENSION_FUNCTIONS.contains(&function) && self.index.in_c(function);
         if extension || (shadowed.is_none() && listed(known::PURE_FUNCTIONS, function)) {
             if known::defines(function).is_some()
                 || (function == "current_setting" && !known::of_server(call))

@@ -20,6 +20,7 @@ pub(crate) fn swept<'c>(
     statement: Node<'_>,
     compared: &dyn Fn(Name<'_>) -> Compared<'c>,
     key: &dyn Fn(Name<'_>) -> Option<Vec<String>>,
+    one: &dyn Fn(&str) -> bool,
 ) -> bool {
     let mut ctes: HashMap<&str, Vec<Node<'_>>> = HashMap::new();
     let mut writes = Vec::new();
@@ -36,13 +37,15 @@ pub(crate) fn swept<'c>(
             return true;
         }
     }
-    let text = Text { ctes, key };
+    let text = Text { ctes, key, one };
     writes.into_iter().any(|write| text.sweeps(write, compared))
 }
 
 struct Text<'a, 'k> {
     ctes: HashMap<&'a str, Vec<Node<'a>>>,
     key: &'k dyn Fn(Name<'_>) -> Option<Vec<String>>,
+    /// Whether a function of this name answers with one row.
+    one: &'k dyn Fn(&str) -> bool,
 }
 
 /// Queries inside of each other, and CTEs that name each other.
@@ -63,7 +66,7 @@ impl<'a> Text<'a, '_> {
         }
         let is = |called: Option<&str>| called.is_none_or(|c| columns.iter().any(|(name, _)| *name == c));
         let set = |target: Node<'a>| match target {
-            Node::ResTarget(t) => is(t.name()) && !fixed(t.val()),
+            Node::ResTarget(t) => is(t.name()) && !self.fixed(t.val()),
             _ => true,
         };
         match write {
@@ -81,22 +84,20 @@ impl<'a> Text<'a, '_> {
                     let place =
                         if named.is_empty() { *at } else { named.iter().position(|n| *n == Some(*column)) };
                     let Some(at) = place else { return false };
-                    let star = query.target_list().iter().any(|t| !fixed(t.val()) && is_star(t.val()));
+                    let star = query.target_list().iter().any(|t| !self.fixed(t.val()) && is_star(t.val()));
                     star || query.op != nodes::SetOperation::SETOP_NONE
                         || !query.values_lists().is_empty()
-                        || query.target_list().get(at).is_some_and(|t| !fixed(t.val()))
+                        || query.target_list().get(at).is_some_and(|t| !self.fixed(t.val()))
                 });
                 let updated =
                     i.on_conflict_clause().is_some_and(|c| c.target_list().iter().any(|t| set(t.into())));
                 (given || updated) && !self.few(query, DEPTH_MAX)
             }
             Node::UpdateStmt(u) => {
-                let called =
-                    relation.alias().and_then(nodes::Alias::aliasname).or_else(|| relation.relname());
                 let by_key = || {
                     (self.key)(name(relation)).is_some_and(|key| {
                         let key: Vec<&str> = key.iter().map(String::as_str).collect();
-                        facts::by_key(u.where_clause(), called, &key)
+                        facts::by_key(u.where_clause(), Some(facts::called(relation)), &key)
                     })
                 };
                 u.target_list().iter().any(|t| set(t.into())) && !by_key() && {
@@ -106,7 +107,7 @@ impl<'a> Text<'a, '_> {
             }
             Node::MergeStmt(m) => {
                 let written = m.merge_when_clauses().iter().any(|when| {
-                    when.target_list().iter().any(set) || when.values().iter().any(|v| !fixed(v))
+                    when.target_list().iter().any(set) || when.values().iter().any(|v| !self.fixed(v))
                 });
                 written && !self.few_in(m.source_relation(), DEPTH_MAX)
             }
@@ -121,9 +122,9 @@ impl<'a> Text<'a, '_> {
             return [query.larg(), query.rarg()].into_iter().flatten().all(|arm| self.few(arm, depth));
         }
         if !query.values_lists().is_empty() {
-            return !query.values_lists().iter().any(facts::makes_rows);
+            return !query.values_lists().iter().any(|row| facts::makes_rows(row, self.one));
         }
-        if query.target_list().iter().any(|t| facts::makes_rows(t.val())) {
+        if query.target_list().iter().any(|t| facts::makes_rows(t.val(), self.one)) {
             return false;
         }
         let mut from = query.from_clause().iter();
@@ -157,29 +158,29 @@ impl<'a> Text<'a, '_> {
             _ => false,
         }
     }
-}
 
-/// It is a value of the text, or made of such: the same for every row.
-fn fixed(node: Node<'_>) -> bool {
-    let mut stack = vec![node];
-    while let Some(node) = stack.pop() {
-        if let Node::CaseExpr(c) = node {
-            // Whichever it is, it was sent.
-            stack.push(c.defresult());
-            for when in c.args() {
-                let Node::CaseWhen(w) = when else { return false };
-                stack.push(w.result());
+    /// It is a value of the text, or made of such: the same for every row.
+    fn fixed(&self, node: Node<'_>) -> bool {
+        let mut stack = vec![node];
+        while let Some(node) = stack.pop() {
+            if let Node::CaseExpr(c) = node {
+                // Whichever it is, it was sent.
+                stack.push(c.defresult());
+                for when in c.args() {
+                    let Node::CaseWhen(w) = when else { return false };
+                    stack.push(w.result());
+                }
+                continue;
             }
-            continue;
+            if matches!(node, Node::ColumnRef(_) | Node::SubLink(_)) || facts::row_function(node, self.one) {
+                return false;
+            }
+            if children(node, &mut stack).is_err() {
+                return false;
+            }
         }
-        if matches!(node, Node::ColumnRef(_) | Node::SubLink(_)) || facts::row_function(node) {
-            return false;
-        }
-        if children(node, &mut stack).is_err() {
-            return false;
-        }
+        true
     }
-    true
 }
 
 fn is_star(node: Node<'_>) -> bool {
