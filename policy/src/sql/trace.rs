@@ -126,6 +126,8 @@ const MUCH: Stop = Stop("it compares too many names");
 const DEPTH_MAX: usize = 48;
 /// Steps and comparisons of names; about 2 ms.
 const WORK_MAX: usize = 60_000;
+/// Steps a value costs that is copied and added to another.
+const VALUE: usize = 4;
 /// Rounds until a recursive WITH tells nothing new.
 const ROUNDS_MAX: usize = 12;
 
@@ -1081,7 +1083,7 @@ impl<'a> Tracer<'a> {
                     && c.fields().len() == 1
                     && let Some(called) = c.fields().first().and_then(Node::as_str)
                     && self.unqualified(called, scope)?.is_none()
-                    && let [rel] = self.called(called, None, scope).as_slice()
+                    && let [rel] = self.called(called, None, scope)?.as_slice()
                 {
                     self.trace.stars += usize::from(self.loose(rel));
                     return self.append(out, rel);
@@ -1308,9 +1310,12 @@ impl<'a> Tracer<'a> {
             if let Some(alias) = join.join_using_alias() {
                 rels.push(Rel::shy(alias.aliasname().unwrap_or_default(), first.clone()));
             }
-            first.join(star);
-            first.join(right);
-            star = first;
+            // Nothing is before them in most joins: a chain of thousands is not copied at every one.
+            if !first.list.is_empty() {
+                first.join(star);
+                star = first;
+            }
+            star.join(right);
             if let Some(alias) = join.alias() {
                 if !alias.colnames().is_empty() {
                     self.trace.stars += rels.iter().filter(|r| self.loose(r)).count();
@@ -1602,14 +1607,19 @@ impl<'a> Tracer<'a> {
         let part =
             |back: usize| fields.len().checked_sub(back).and_then(|i| fields.get(i)).and_then(Node::as_str);
         let table = part(2).ok_or(CONSTRUCT)?;
-        self.spend(scope.rels.len() + 1)?;
-        Ok(self.called(table, part(3), scope))
+        self.called(table, part(3), scope)
     }
 
     /// Relations of the nearest scope that has any of this name.
-    fn called(&self, table: &str, schema: Option<&str>, scope: &Scope<'_, 'a>) -> Vec<Rel<'a>> {
+    fn called(
+        &mut self,
+        table: &str,
+        schema: Option<&str>,
+        scope: &Scope<'_, 'a>,
+    ) -> Traced<Vec<Rel<'a>>> {
         let mut level = Some(scope);
         while let Some(here) = level {
+            self.spend(here.rels.len() + 1)?;
             let named = |r: &&Rel<'a>| {
                 r.name == Some(table)
                     && schema.is_none_or(|s| {
@@ -1624,11 +1634,11 @@ impl<'a> Tracer<'a> {
             };
             let found: Vec<Rel<'a>> = here.rels.iter().filter(named).cloned().collect();
             if !found.is_empty() {
-                return found;
+                return Ok(found);
             }
             level = here.parent;
         }
-        Vec::new()
+        Ok(Vec::new())
     }
 
     /// A column of a relation; `None` when it has none of this name.
@@ -1647,12 +1657,14 @@ impl<'a> Tracer<'a> {
         };
         match &rel.body {
             Body::Columns(columns) => {
-                self.spend(columns.list.len())?;
+                self.spend(columns.list.len() + 1)?;
                 for c in columns.list.iter().filter(|c| c.name == Some(wanted)) {
+                    self.spend(VALUE)?;
                     put(c.val.clone(), &mut found);
                 }
                 if found.is_none() {
                     for c in columns.list.iter().filter(|c| c.name.is_none()) {
+                        self.spend(VALUE)?;
                         put(Val { column: None, ..c.val.clone() }, &mut found);
                     }
                     if let Some(rest) = &columns.rest {
@@ -1747,7 +1759,7 @@ impl<'a> Tracer<'a> {
     /// What a name stands for that has no other before it.
     fn named(&mut self, wanted: &str, scope: &Scope<'_, 'a>) -> Traced<Val> {
         // A whole row, where no column is called so.
-        let rels = self.called(wanted, None, scope);
+        let rels = self.called(wanted, None, scope)?;
         let (mut val, certain) = match self.unqualified(wanted, scope)? {
             Some(found) => found,
             None if rels.is_empty() && !self.world.body => (Val::unknown(), false),
@@ -2284,7 +2296,7 @@ impl<'a> Tracer<'a> {
         if self.unqualified(called, scope)?.is_some() {
             return Ok(None);
         }
-        let rels = self.called(called, None, scope);
+        let rels = self.called(called, None, scope)?;
         let [rel] = rels.as_slice() else { return Ok(None) };
         if !self.has(rel, wanted) {
             let mut row = self.row(rel)?;
@@ -2723,7 +2735,7 @@ impl<'a> Tracer<'a> {
         if c.fields().len() > 1 {
             return Ok(self.relation(c.fields(), scope)?.is_empty());
         }
-        Ok(self.unqualified(wanted, scope)?.is_none() && self.called(wanted, None, scope).is_empty())
+        Ok(self.unqualified(wanted, scope)?.is_none() && self.called(wanted, None, scope)?.is_empty())
     }
 
     fn probe(&mut self, base: Base, values: Vec<Node<'a>>) {
