@@ -192,20 +192,14 @@ pub(crate) fn parameters(
     let mut out = Vec::with_capacity(given.len());
     for (name, value) in given {
         if name == "options" {
-            let settings = options(&value)?;
-            for (name, _) in settings.iter().filter(|(n, _)| !n.starts_with("lockgate.")) {
+            // Each goes on as a parameter of its own, which is the same to the server (`process_startup_options`, postinit.c): what was
+            // checked is what it reads, and nobody splits it again. It reads `options` first.
+            let mut settings = options(&value)?;
+            settings.retain(|(n, _)| !n.starts_with("lockgate."));
+            for (name, _) in &settings {
                 check(name, strict)?;
             }
-            // Re-written in one spelling, so that what was checked is what the server reads.
-            let text = settings
-                .iter()
-                .filter(|(n, _)| !n.starts_with("lockgate."))
-                .map(|(n, v)| format!("-c {n}={}", escape(v)))
-                .collect::<Vec<_>>()
-                .join(" ");
-            if !text.is_empty() {
-                out.push(("options".to_owned(), text));
-            }
+            out.splice(0..0, settings);
         } else {
             check(&name, strict)?;
             out.push((name, value));
@@ -219,7 +213,9 @@ fn check(name: &str, strict: bool) -> Result<(), Refusal> {
     let harmless = HARMLESS.binary_search(&folded.as_str()).is_ok();
     // These change who we are at the target, whoever asks.
     let identity = matches!(folded.as_str(), "role" | "session_authorization" | "replication");
-    if (harmless || !strict) && !identity {
+    // Of the packet itself: as a setting there is none called so.
+    let packet = matches!(folded.as_str(), "user" | "database" | "options") || folded.starts_with("_pq_.");
+    if (harmless || !strict) && !identity && !packet {
         return Ok(());
     }
     Err(Refusal(
@@ -248,7 +244,7 @@ fn options(text: &str) -> Result<Vec<(String, String)>, Refusal> {
                 word.extend(chars.next());
                 open = true;
             }
-            c if c.is_ascii_whitespace() => {
+            c if blank(c) => {
                 if open {
                     words.push(std::mem::take(&mut word));
                 }
@@ -281,14 +277,10 @@ fn options(text: &str) -> Result<Vec<(String, String)>, Refusal> {
     Ok(settings)
 }
 
-fn escape(value: &str) -> String {
-    value.chars().fold(String::new(), |mut out, c| {
-        if c == '\\' || c.is_ascii_whitespace() {
-            out.push('\\');
-        }
-        out.push(c);
-        out
-    })
+/// What separates words in `options` is what the C library's `isspace` says in the locale of the database. Beyond ASCII that may be any
+/// byte of a character; such a text is read as it would be in UTF-8.
+fn blank(c: char) -> bool {
+    matches!(c, ' ' | '\t'..='\r')
 }
 
 #[cfg(test)]
@@ -341,8 +333,20 @@ mod tests {
     fn options_are_read_as_the_server_reads_them() {
         let s = |o: &str| vec![("options".into(), o.into())];
         let ok = parameters(s("-c work_mem=1MB --search-path=a\\ b  -cgeqo=off"), true).unwrap();
-        assert_eq!(ok, vec![("options".into(), "-c work_mem=1MB -c search_path=a\\ b -c geqo=off".into())]);
+        let set = |n: &str, v: &str| (n.to_owned(), v.to_owned());
+        assert_eq!(ok, [set("work_mem", "1MB"), set("search_path", "a b"), set("geqo", "off")]);
+        // `isspace` has six, vertical tabs among them; what a backslash keeps is part of the word.
+        let cut = parameters(s("-c jit=off\x0b-c\x0bgeqo=on\x0c--lc_time=a\\\x0bb\r\n"), true).unwrap();
+        assert_eq!(cut, [set("jit", "off"), set("geqo", "on"), set("lc_time", "a\x0bb")]);
+        // The server reads them before the others, which win.
+        let both = vec![set("work_mem", "2MB"), set("options", "-c work_mem=1MB")];
+        assert_eq!(parameters(both, true).unwrap(), [set("work_mem", "1MB"), set("work_mem", "2MB")]);
         for bad in [
+            "-c jit=off\x0b-c\x0bsession_replication_role=replica",
+            "-c user=postgres",
+            "-c database=other",
+            "-c options=-crole=x",
+            "-c _pq_.x=1",
             "-c standard_conforming_strings=off",
             "-c role=postgres",
             "-d 5",
@@ -353,5 +357,6 @@ mod tests {
         }
         assert!(parameters(s("-c standard_conforming_strings=off"), false).is_ok());
         assert!(parameters(s("-c session_authorization=x"), false).is_err());
+        assert!(parameters(s("-c user=postgres"), false).is_err());
     }
 }
