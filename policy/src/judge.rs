@@ -74,8 +74,8 @@ pub struct Decision {
     pub unknown_tables: bool,
     /// It calls a function that is not known to be harmless, or runs code: what it does besides its own text is anybody's guess.
     pub strangers: bool,
-    /// It runs what a name stands for (SQL's EXECUTE), with values of its own.
-    pub executes: bool,
+    /// How often it runs what a name stands for (SQL's EXECUTE), with values of its own.
+    pub executes: usize,
     pub mentions: Mentions,
 }
 
@@ -262,7 +262,7 @@ impl Decision {
             conflicts: Vec::new(),
             unknown_tables: false,
             strangers: false,
-            executes: false,
+            executes: 0,
             mentions: Mentions::default(),
         }
     }
@@ -639,7 +639,7 @@ impl Judge {
             }
             decision.ddl |= facts.ddl;
             decision.unknown_tables |= self.names_unknown(&facts);
-            decision.executes |= facts.acts.iter().any(|a| a.class == "execute");
+            decision.executes += facts.acts.iter().filter(|a| a.class == "execute").count();
             decision.strangers |= facts.acts.iter().any(|a| matches!(a.class, "do" | "call" | "execute"))
                 || facts.functions.iter().any(|f| self.bound.index.stranger(f));
             decision.literals_matter |=

@@ -20,6 +20,8 @@ pub const PASSWORD_BYTES_MAX: usize = 65_535;
 pub const RECORDED_PARAMETER_BYTES: usize = 64 << 10;
 /// Named prepared statements or portals one session may hold at once; beyond: refused with an error.
 pub const PREPARED_MAX: usize = 16_384;
+/// Of the texts of those, together with the types of their parameters: what is decided of a text may be as large as it is.
+pub const PREPARED_BYTES_MAX: usize = 64 << 20;
 /// Replies a client may leave owed by pipelining before we stop reading from it. PostgreSQL sends what it has once 8 KiB of
 /// replies are there (`PQ_SEND_BUFFER_SIZE`): this many, of five bytes at least, are more, so nobody waits for the other.
 pub const OWED_MAX: usize = 16_384;

@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
-use flow::limits::{FRAME_BYTES_MAX, OWED_MAX, PREPARED_MAX, RECORDED_PARAMETER_BYTES, STATEMENT_BYTES_MAX};
+use flow::limits::{
+    FRAME_BYTES_MAX, OWED_MAX, PREPARED_BYTES_MAX, PREPARED_MAX, RECORDED_PARAMETER_BYTES,
+    STATEMENT_BYTES_MAX,
+};
 use flow::record::{How, Statement, Values, Verdict as Recorded, What};
 use flow::{Ask, Fault, Flow, Side, Step};
 use policy::{Block, Decision, Pass, Verdict};
@@ -356,11 +359,14 @@ impl Ready {
         let held = self.tables.statements.len() + self.owed.len().min(PREPARED_MAX);
         let Judged { number, decision, disturbs, mut refused } =
             self.judge_text(How::Parse, text, length, judged, now);
-        if !name.is_empty() && held >= PREPARED_MAX && self.tables.statements.len() >= PREPARED_MAX {
+        let many = held >= PREPARED_MAX && self.tables.statements.len() >= PREPARED_MAX;
+        let large = whole && self.tables.bytes + text.len() + types.len() > PREPARED_BYTES_MAX;
+        if !name.is_empty() && (many || (large && !self.scope.is_empty())) {
+            let bound = if many { format!("{PREPARED_MAX}") } else { "64 MiB of".into() };
             refused = Some(Box::new(Block {
                 rule: "limit".into(),
                 place: String::new(),
-                message: format!("more than {PREPARED_MAX} prepared statements in one session"),
+                message: format!("more than {bound} prepared statements in one session"),
                 sqlstate: "54000",
                 schema: None,
                 table: None,
@@ -380,13 +386,14 @@ impl Ready {
                 Owed::Refused { number, block, own_sync: false, answered: false, since }
             }
             None => {
-                let keep = whole && (!name.is_empty() || !self.scope.is_empty());
+                let keep = whole && (!name.is_empty() || !self.scope.is_empty()) && !large;
                 let prepared = Prepared {
                     number,
                     decision,
                     disturbs,
                     text: keep.then(|| self.kept_text(text)),
-                    types: (!name.is_empty() && !types.is_empty()).then(|| Box::new(Types(types.into()))),
+                    types: (keep && !name.is_empty() && !types.is_empty())
+                        .then(|| Box::new(Types(types.into()))),
                     stamp: self.stamp,
                 };
                 let pass = self.evidence(prepared.decision.as_deref())?;

@@ -94,20 +94,17 @@ impl<T> Named<T> {
         if name.is_empty() { self.unnamed.as_mut() } else { self.named.as_mut()?.get_mut(name) }
     }
 
-    pub(crate) fn insert(&mut self, name: Name, thing: T) {
+    /// Returns what had the name before.
+    pub(crate) fn insert(&mut self, name: Name, thing: T) -> Option<T> {
         if name.is_empty() {
-            self.unnamed = Some(thing);
+            self.unnamed.replace(thing)
         } else {
-            self.named.get_or_insert_default().insert(name, thing);
+            self.named.get_or_insert_default().insert(name, thing)
         }
     }
 
-    pub(crate) fn remove(&mut self, name: &[u8]) {
-        if name.is_empty() {
-            self.unnamed = None;
-        } else if let Some(named) = &mut self.named {
-            named.remove(name);
-        }
+    pub(crate) fn remove(&mut self, name: &[u8]) -> Option<T> {
+        if name.is_empty() { self.unnamed.take() } else { self.named.as_mut()?.remove(name) }
     }
 
     pub(crate) fn clear(&mut self) {

@@ -234,7 +234,7 @@ impl Queue {
         let Owed::Parse { name, .. } = owed else { return };
         match self.pending.get_mut(name) {
             Some(pending) if pending.count > 1 => pending.count -= 1,
-            _ => self.pending.remove(name),
+            _ => drop(self.pending.remove(name)),
         }
     }
 
@@ -287,9 +287,9 @@ impl Queue {
                 let count = self.pending.get(name).map_or(0, |p| p.count) + 1;
                 self.pending.insert(name.clone(), Pending { count, last: number });
             }
-            Owed::Bind { portal, .. } => self.portals.insert(portal.clone(), number),
-            Owed::Close { kind: b'S', name, .. } => self.statements.remove(name),
-            Owed::Close { name, .. } => self.portals.remove(name),
+            Owed::Bind { portal, .. } => drop(self.portals.insert(portal.clone(), number)),
+            Owed::Close { kind: b'S', name, .. } => drop(self.statements.remove(name)),
+            Owed::Close { name, .. } => drop(self.portals.remove(name)),
             // They fail without making the server skip what follows.
             Owed::Query { .. } | Owed::Function { .. } | Owed::Refused { own_sync: true, .. } => {
                 self.forget_names();

@@ -7,7 +7,7 @@ use flow::budget::Meter;
 use flow::limits::PREPARED_MAX;
 use policy::{Decision, Kept};
 
-use crate::name::{ByName, Named};
+use crate::name::{ByName, Name, Named};
 
 /// A prepared statement.
 #[derive(Clone)]
@@ -28,6 +28,13 @@ pub(crate) struct Prepared {
 /// Object ids, as Parse has them.
 #[derive(Clone)]
 pub(crate) struct Types(pub(crate) Box<[u8]>);
+
+impl Prepared {
+    /// How much of [`flow::limits::PREPARED_BYTES_MAX`] it takes.
+    fn bytes(&self) -> usize {
+        self.text.as_ref().map_or(0, |t| t.len()) + self.types.as_ref().map_or(0, |t| t.0.len())
+    }
+}
 
 /// A portal made by Bind.
 pub(crate) struct Portal {
@@ -74,6 +81,8 @@ fn prepares(decision: &Decision, wanted: &[u8]) -> bool {
 pub(crate) struct Tables {
     pub(crate) statements: Named<Prepared>,
     pub(crate) portals: Named<Portal>,
+    /// What statements the client prepared take, lost ones too ([`Prepared::bytes`]).
+    pub(crate) bytes: usize,
     /// In a box: most sessions never use them.
     sql: Option<Box<SqlNames>>,
 }
@@ -132,11 +141,26 @@ impl Tables {
         self.forget_prepared();
     }
 
+    /// The client prepared this statement.
+    pub(crate) fn prepared(&mut self, name: Name, prepared: Prepared) {
+        self.renamed(&name);
+        let bytes = prepared.bytes();
+        let before = self.statements.insert(name, prepared);
+        self.bytes = (self.bytes + bytes).saturating_sub(before.map_or(0, |p| p.bytes()));
+    }
+
+    /// The client closed this one.
+    pub(crate) fn closed(&mut self, name: &[u8]) {
+        let closed = self.statements.remove(name);
+        self.bytes = self.bytes.saturating_sub(closed.map_or(0, |p| p.bytes()));
+        self.renamed(name);
+    }
+
     /// The protocol made or closed a statement of this name.
     pub(crate) fn renamed(&mut self, name: &[u8]) {
         if let Some(sql) = &mut self.sql {
             sql.prepared.retain(|d| !prepares(d, name));
-            sql.lost.remove(name);
+            self.bytes = self.bytes.saturating_sub(sql.lost.remove(name).map_or(0, |p| p.bytes()));
         }
     }
 
@@ -196,8 +220,16 @@ impl Tables {
             let named = self.statements.take_named();
             if gone || sql.lost.len() + named.as_ref().map_or(0, |n| n.len()) > PREPARED_MAX {
                 sql.lost.clear();
+                let left = self.statements.get(b"").into_iter().chain(named.iter().flat_map(|n| n.values()));
+                self.bytes = left.map(Prepared::bytes).sum();
             }
-            sql.lost.extend(named.into_iter().flat_map(|named| *named).filter(|_| !gone));
+            for (name, prepared) in named.into_iter().flat_map(|named| *named) {
+                if gone {
+                    self.bytes = self.bytes.saturating_sub(prepared.bytes());
+                } else if let Some(before) = sql.lost.insert(name, prepared) {
+                    self.bytes = self.bytes.saturating_sub(before.bytes());
+                }
+            }
         }
         if disturbs.portals {
             self.portals.clear_named();
@@ -225,5 +257,37 @@ impl Tables {
     pub(crate) fn lost(&self, name: &[u8]) -> Option<&Prepared> {
         let lost = &self.sql.as_ref()?.lost;
         if lost.is_empty() || self.statements.get(name).is_some() { None } else { lost.get(name) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prepared(bytes: usize) -> Prepared {
+        let (text, types) = (Some(vec![b'x'; bytes].into()), Some(Box::new(Types(vec![0; 4].into()))));
+        Prepared { number: 1, decision: None, disturbs: Disturbs::default(), text, types, stamp: 0 }
+    }
+
+    #[test]
+    fn what_texts_take_is_known_whatever_becomes_of_them() {
+        let mut tables = Tables::default();
+        let name = |n: u8| Name::new(&[n]);
+        for n in 0..4 {
+            tables.prepared(name(n), prepared(100));
+        }
+        assert_eq!(tables.bytes, 416);
+        tables.prepared(name(0), prepared(10));
+        tables.closed(&[1]);
+        tables.closed(b"nobody");
+        assert_eq!(tables.bytes, 222);
+        let statements = Disturbs { statements: true, portals: false };
+        tables.void(statements, false);
+        assert_eq!(tables.bytes, 222);
+        tables.prepared(name(2), prepared(1));
+        assert_eq!(tables.bytes, 14 + 5 + 104);
+        tables.prepared(Name::new(b""), prepared(6));
+        tables.void(statements, true);
+        assert_eq!(tables.bytes, 10);
     }
 }

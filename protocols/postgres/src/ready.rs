@@ -371,8 +371,8 @@ pub(crate) struct Ready {
     pub(crate) cut: Option<Box<CutShort>>,
     /// Of the courier beside this session, while there is one.
     pub(crate) errand: Option<Rc<Errand>>,
-    /// Probes of statements that SQL's PREPARE keeps: their values come with EXECUTE.
-    pub(crate) probing: Box<[Probe]>,
+    /// What statements under names ask, whose values come with EXECUTE: of each rule.
+    pub(crate) probing: Box<[Asks]>,
     pub(crate) client_body: ClientBody,
     pub(crate) server_body: ServerBody,
     pub(crate) transaction: u8,
@@ -392,6 +392,14 @@ pub(crate) struct Ready {
     pub(crate) pid: u32,
     /// As the client has it.
     pub(crate) key: Key,
+}
+
+/// What statements under names ask under one rule.
+pub(crate) struct Asks {
+    probe: Probe,
+    /// How many values the one that asks most is given, and the one that is being counted.
+    most: usize,
+    here: usize,
 }
 
 /// A statement judged and recorded.
@@ -618,22 +626,32 @@ impl Ready {
         refused.err().map(|probe| Box::new(probe.refusal()))
     }
 
-    /// What a statement under a name asks, with values to come: an EXECUTE brings them, and says only the name.
+    /// What a statement under a name asks, with values to come: an EXECUTE brings them, and says only the name. It runs one of them, so
+    /// of each rule the most is remembered.
     pub(crate) fn keep_probes(&mut self, decision: &Decision) {
+        self.probing.iter_mut().for_each(|known| known.here = 0);
         for probe in decision.probes.iter().filter(|p| matches!(p.value, ProbeValue::Parameter(_))) {
-            if !self.probing.contains(probe) {
-                let mut all = std::mem::take(&mut self.probing).into_vec();
-                all.push(probe.clone());
-                self.probing = all.into();
+            match self.probing.iter_mut().find(|known| known.probe.rule == probe.rule) {
+                Some(known) => {
+                    known.here += 1;
+                    // A newer policy may let more or less of it.
+                    known.probe.clone_from(probe);
+                }
+                None => {
+                    let mut all = std::mem::take(&mut self.probing).into_vec();
+                    all.push(Asks { probe: probe.clone(), most: 0, here: 1 });
+                    self.probing = all.into();
+                }
             }
         }
+        self.probing.iter_mut().for_each(|known| known.most = known.most.max(known.here));
     }
 
     /// The same for a text that the server runs at once, which may run what SQL's PREPARE kept.
     fn probe_text(&mut self, decision: &Decision, now: Now) -> Option<Box<Block>> {
         if decision.probes.is_empty()
             && decision.conflicts.is_empty()
-            && (self.probing.is_empty() || !decision.executes)
+            && (self.probing.is_empty() || decision.executes == 0)
         {
             return None;
         }
@@ -644,7 +662,7 @@ impl Ready {
     /// Counts what SQL's EXECUTE brings to a statement under a name, where values were to come. Which these are it may compute: each run
     /// asks about new ones.
     pub(crate) fn executed(&self, decision: &Decision, now: Now) -> Option<Box<Block>> {
-        if !decision.executes {
+        if decision.executes == 0 {
             return None;
         }
         let named = match &decision.kept {
@@ -654,21 +672,25 @@ impl Ready {
             }
             _ => None,
         };
-        let asks = |p: &Probe| matches!(p.value, ProbeValue::Parameter(_));
-        let mut probes: Vec<Probe> = match named {
-            Some(decision) => decision.probes.iter().filter(|p| asks(p)).cloned().collect(),
-            None => self.probing.to_vec(),
+        let run = [&self.id[..], &now.mono_ns.to_be_bytes(), &self.number.to_be_bytes()].concat();
+        let mut asked = 0_u64;
+        let mut count = |probe: &Probe| {
+            asked += 1;
+            let value = ProbeValue::Literal(Probe::digest(&[&run[..], &asked.to_be_bytes()].concat()));
+            let probe = Probe { value, ..probe.clone() };
+            self.count_probes(std::slice::from_ref(&probe), &value_written, now)
         };
-        for (n, probe) in probes.iter_mut().enumerate() {
-            let run =
-                [&self.id[..], &now.mono_ns.to_be_bytes(), &self.number.to_be_bytes(), &n.to_be_bytes()];
-            probe.value = ProbeValue::Literal(Probe::digest(&run.concat()));
+        match named {
+            Some(decision) => {
+                let asks = |p: &&Probe| matches!(p.value, ProbeValue::Parameter(_));
+                decision.probes.iter().filter(asks).find_map(&mut count)
+            }
+            // No more than are too many.
+            None => self.probing.iter().find_map(|known| {
+                let times = known.most.saturating_mul(decision.executes);
+                (0..times).take(known.probe.per_hour as usize + 1).find_map(|_| count(&known.probe))
+            }),
         }
-        let value = |probe: &Probe| match probe.value {
-            ProbeValue::Literal(digest) => Some(digest),
-            ProbeValue::Parameter(_) => None,
-        };
-        self.count_probes(&probes, &value, now)
     }
 
     /// A text to keep: shared, where the same was sent before.
@@ -970,6 +992,14 @@ impl Drop for Ready {
             errand.wanted.set(None);
         }
         self.shared.cancels.forget(self.pid, &self.key);
+    }
+}
+
+/// The digest of a value that is written out.
+fn value_written(probe: &Probe) -> Option<u64> {
+    match probe.value {
+        ProbeValue::Literal(digest) => Some(digest),
+        ProbeValue::Parameter(_) => None,
     }
 }
 

@@ -347,8 +347,7 @@ impl Ready {
         match (header.tag, self.owed.front()) {
             (b'1', Some(Owed::Parse { .. })) => {
                 if let Some(Owed::Parse { name, prepared, ours }) = self.owed.pop() {
-                    self.tables.renamed(&name);
-                    self.tables.statements.insert(name, prepared);
+                    self.tables.prepared(name, prepared);
                     if ours {
                         flow.discard(total);
                         return Ok(None);
@@ -388,8 +387,7 @@ impl Ready {
                         return Ok(None);
                     }
                     if kind == b'S' {
-                        self.tables.statements.remove(&name);
-                        self.tables.renamed(&name);
+                        self.tables.closed(&name);
                     } else {
                         self.tables.portals.remove(&name);
                     }
