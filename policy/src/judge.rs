@@ -628,6 +628,7 @@ impl Judge {
                 facts.acts.push(facts::MULTI_STATEMENT);
             }
             facts.rows_left_out = sql::rows_left_out(sql);
+            facts.alone = !several;
             // Its only call is the one we know; a statement before it may make another table of that name.
             if let (Some((setting, value)), [None], false) = (facts.settings_row, &*facts.set_config, several)
             {
@@ -947,7 +948,7 @@ impl Judge {
             return;
         }
         let stores = facts.writes || facts.ddl;
-        let world = World { rows_left_out: facts.rows_left_out, ..self.world() };
+        let world = World { rows_left_out: facts.rows_left_out, alone: facts.alone, ..self.world() };
         match trace::trace(world, statement) {
             Ok(trace) if judged.clean => self.asked(&trace, judged, decision),
             Ok(trace) => {

@@ -228,6 +228,10 @@ fn copy_follows_the_column_list_and_its_options() {
     assert_eq!((quoted.quote, quoted.escape), (b'\'', b'\''));
     assert_eq!(masked("COPY (SELECT name, ssn, upper(ssn) FROM people) TO STDOUT"), [false, true, true]);
     assert!(rows("COPY (SELECT * FROM people, unnest(array[1]) u) TO STDOUT").every.is_some());
+    // A table that has one column less by then, and another that has one more.
+    assert!(rows("COPY (SELECT o.*, c.ssn, k.* FROM plain o, people c, plain k) TO STDOUT").every.is_some());
+    assert!(rows("COPY (SELECT * FROM plain o JOIN people c ON c.id = o.id) TO STDOUT").every.is_none());
+    assert!(rows("COPY (SELECT o.*, c.ssn FROM plain o, people c) TO STDOUT").every.is_none());
     let both = judge.statement(b"COPY plain TO STDOUT; COPY people TO STDOUT");
     assert!(matches!(both.copies.as_slice(), [CopyPlan::Pass, CopyPlan::Rows(_)]));
     assert!(matches!(judge.statement(b"COPY people TO STDOUT (HEADER 'match')").verdict, Verdict::Block(_)));

@@ -94,6 +94,8 @@ pub(crate) struct Facts<'a> {
     pub on_conflict: bool,
     /// Rows of constants may have been left out of its text.
     pub rows_left_out: bool,
+    /// It is the only statement of its text.
+    pub alone: bool,
 }
 
 /// Reads one top-level statement.

@@ -87,8 +87,6 @@ pub(crate) struct Trace {
     pub unknown_function: bool,
     /// A function of users is called that stores what derives from a hidden column.
     pub launders: bool,
-    /// How often `*` stands for a table whose columns anybody may change before the server looks.
-    stars: usize,
     /// Targets of writes, as they are written, with what flows into them.
     pub writes: Vec<(String, Vec<Base>)>,
 }
@@ -160,6 +158,8 @@ pub(crate) struct World<'a> {
     pub body: bool,
     /// Rows of constants may have been left out of the statement.
     pub rows_left_out: bool,
+    /// It is the only statement of its text, so its answer is held against the number of columns counted here.
+    pub alone: bool,
 }
 
 impl<'a> World<'a> {
@@ -169,7 +169,16 @@ impl<'a> World<'a> {
         taints: &'a Taints,
         summaries: &'a Summaries,
     ) -> World<'a> {
-        World { catalog, index, taints, summaries, all: false, body: false, rows_left_out: false }
+        World {
+            catalog,
+            index,
+            taints,
+            summaries,
+            all: false,
+            body: false,
+            rows_left_out: false,
+            alone: false,
+        }
     }
 
     /// A base that is no masked column, but shows how something is defined.
@@ -214,6 +223,13 @@ impl Val {
             if let Err(at) = self.sources.binary_search(base) {
                 self.sources.insert(at, *base);
             }
+        }
+    }
+
+    /// Also derives from what `other` hides, if it does.
+    fn hide(&mut self, other: &Val) {
+        if other.hidden() {
+            self.add(other);
         }
     }
 
@@ -276,11 +292,20 @@ struct Columns<'a> {
     list: Vec<Col<'a>>,
     /// There may be more columns, each deriving from this.
     rest: Option<Val>,
+    /// How often `*` stands among them for a table: how many columns it has, and what they are called, may be otherwise by the time the
+    /// server looks, because anybody may change it, or put another of its name in front.
+    stars: usize,
+    /// What is hidden stands among them by itself.
+    lone: bool,
+    /// What is hidden behind such columns of another: it may stand in any place.
+    moved: Val,
+    /// What is hidden and may have any name, because names were given to places.
+    named: Val,
 }
 
 impl<'a> Columns<'a> {
     fn open(val: Val) -> Columns<'a> {
-        Columns { list: Vec::new(), rest: Some(val) }
+        Columns { rest: Some(val), ..Columns::default() }
     }
 
     fn all(&self) -> Val {
@@ -303,10 +328,17 @@ impl<'a> Columns<'a> {
             }
             return self;
         }
+        if names.len() > 0 {
+            self.named.add(&self.moved);
+        }
         for (col, new) in self.list.iter_mut().zip(names) {
             col.name = new;
         }
         self
+    }
+
+    fn listed(list: Vec<Col<'a>>) -> Columns<'a> {
+        Columns { list, ..Columns::default() }
     }
 }
 
@@ -348,9 +380,11 @@ enum Ask {
 /// Follows one statement.
 pub(crate) fn trace<'a>(world: World<'a>, statement: Node<'a>) -> Traced<Trace> {
     let mut tracer = Tracer::new(world);
+    tracer.answers = world.alone && matches!(statement, Node::SelectStmt(_));
     let outer = Scope { parent: None, rels: &[], ctes: &[] };
     tracer.converted(statement)?;
     let columns = tracer.statement(statement, &outer)?;
+    let (stars, enough) = columns.as_ref().map_or((0, 1), |c| (c.stars, c.fixed()));
     if let Some(columns) = columns {
         for c in &columns.list {
             tracer.record(&c.val, Place::Output);
@@ -367,9 +401,16 @@ pub(crate) fn trace<'a>(world: World<'a>, statement: Node<'a>) -> Traced<Trace> 
     } else {
         tracer.trace.outputs = Some(Vec::new());
     }
-    // Where one of them loses a column and another gains one, what is computed moves, and only the server can say what stands where.
-    let computed = |o: &Out| o.column.is_none() && o.sources.iter().any(|b| !tracer.world.defines(*b));
-    if tracer.trace.stars > 1 && tracer.trace.outputs.iter().flatten().any(computed) && !tracer.world.all {
+    // Where one of them loses a column and another gains one, what is computed moves, and only the server can say what stands where. Of
+    // COPY it says nothing.
+    let copied = matches!(statement, Node::CopyStmt(_));
+    let moves = |o: &Out| {
+        let hides = o.unknown || o.sources.iter().any(|b| !tracer.world.defines(*b));
+        hides && if copied { stars > enough } else { stars > 1 && o.column.is_none() }
+    };
+    // Of the body of a function all outputs count alike.
+    let placed = !tracer.world.all && !tracer.world.body;
+    if placed && tracer.trace.outputs.iter().flatten().any(moves) {
         tracer.trace.outputs = None;
     }
     if tracer.trace.vague {
@@ -404,6 +445,8 @@ struct Tracer<'a> {
     arrays: usize,
     /// Something makes texts of any length.
     grows: bool,
+    /// The statement is a query, and its rows are the answer.
+    answers: bool,
 }
 
 impl<'a> Tracer<'a> {
@@ -418,6 +461,7 @@ impl<'a> Tracer<'a> {
             joins: 0,
             arrays: 0,
             grows: false,
+            answers: false,
         }
     }
 
@@ -517,7 +561,7 @@ impl<'a> Tracer<'a> {
                     let text = followed.then_some(Text::Plan);
                     val = Val { text, type_oid: TEXT, ..Val::definition(Part::Whole) };
                 }
-                Ok(Some(Columns { list: vec![Col { name: Some("QUERY PLAN"), val }], rest: None }))
+                Ok(Some(Columns::listed(vec![Col { name: Some("QUERY PLAN"), val }])))
             }
             Node::ExecuteStmt(e) => {
                 // What it is given may be stored, or shown, by what was prepared.
@@ -529,7 +573,7 @@ impl<'a> Tracer<'a> {
                 Ok(Some(Columns::open(Val::unknown())))
             }
             Node::VariableShowStmt(v) if v.name().is_some_and(known::of_users) => {
-                Ok(Some(Columns { list: vec![Col { name: v.name(), val: Val::setting() }], rest: None }))
+                Ok(Some(Columns::listed(vec![Col { name: v.name(), val: Val::setting() }])))
             }
             // Of the head of a function that is called: what its arguments are by default.
             Node::CreateFunctionStmt(f) if self.world.body => {
@@ -537,7 +581,7 @@ impl<'a> Tracer<'a> {
                 for parameter in f.parameters() {
                     val.add(&self.value(parameter.defexpr(), outer)?);
                 }
-                Ok(Some(Columns { list: vec![Col { name: None, val }], rest: None }))
+                Ok(Some(Columns::listed(vec![Col { name: None, val }])))
             }
             _ => Err(Stop("it is of a kind whose answer cannot be traced")),
         }
@@ -605,7 +649,7 @@ impl<'a> Tracer<'a> {
                             let names = tables.iter().flat_map(|t| &t.columns).map(|c| c.name.as_str());
                             let all = columns.all();
                             let list = names.map(|n| Col { name: Some(n), val: all.clone() }).collect();
-                            Columns { list, rest: None }
+                            Columns::listed(list)
                         }
                         _ => Columns::open(columns.all()),
                     };
@@ -801,20 +845,20 @@ impl<'a> Tracer<'a> {
 
     fn cte(&mut self, cte: &'a nodes::CommonTableExpr, scope: &Scope<'_, 'a>) -> Traced<Columns<'a>> {
         let mut columns = self.deeper(|t| t.statement(cte.ctequery(), scope))?.unwrap_or_default();
-        columns = self.placed(columns, cte.aliascolnames()).renamed(cte.aliascolnames());
+        columns = columns.renamed(cte.aliascolnames());
         let extra = |name: Option<&'a str>, val: &Val| Col { name, val: val.clone() };
         if let Some(search) = cte.search_clause() {
             let mut val = columns.all();
             val.column = None;
             self.record(&val, Place::Sort);
-            columns.list.push(extra(search.search_seq_column(), &val));
+            columns.push(extra(search.search_seq_column(), &val));
         }
         if let Some(cycle) = cte.cycle_clause() {
             let mut val = columns.all();
             val.column = None;
             self.record(&val, Place::Distinct);
-            columns.list.push(extra(cycle.cycle_mark_column(), &val));
-            columns.list.push(extra(cycle.cycle_path_column(), &val));
+            columns.push(extra(cycle.cycle_mark_column(), &val));
+            columns.push(extra(cycle.cycle_path_column(), &val));
         }
         Ok(columns)
     }
@@ -834,6 +878,8 @@ impl<'a> Tracer<'a> {
             };
             // What ORDER BY and LIMIT see: the outputs, and FROM's columns where it is one SELECT.
             let scope = Scope { parent: Some(&with), rels: &rels, ctes: &[] };
+            let mut columns = columns;
+            let moved = t.settled(s, &columns).then(|| std::mem::take(&mut columns.moved));
             for sort in s.sort_clause() {
                 let val = t.by_output(sort.node(), &columns, &scope, true)?;
                 t.operator(sort.use_op())?;
@@ -844,8 +890,21 @@ impl<'a> Tracer<'a> {
                 t.record(&val, Place::Limit);
                 t.trace.stranger |= val.stranger;
             }
+            columns.moved.add(&moved.unwrap_or_default());
             Ok(columns)
         })
+    }
+
+    /// Nobody sees an order by a place that means another column by then: of the statement's own rows, with one table by `*` that may
+    /// have changed, there are more or fewer columns than were counted, and none of them is shown.
+    fn settled(&self, s: &nodes::SelectStmt, columns: &Columns<'a>) -> bool {
+        self.answers
+            && self.depth == 1
+            && columns.stars <= columns.fixed()
+            && self.risks == 0
+            && s.op == nodes::SetOperation::SETOP_NONE
+            && s.locking_clause().is_empty()
+            && s.into_clause().is_none()
     }
 
     fn plain(
@@ -864,9 +923,6 @@ impl<'a> Tracer<'a> {
             if starred {
                 star.join(columns);
             }
-        }
-        if starred {
-            self.trace.stars += rels.iter().filter(|r| self.loose(r)).count();
         }
         let scope = Scope { parent: Some(with), rels, ctes: &[] };
         self.predicate(s.where_clause(), &scope, Ask::Rows(Place::Predicate))?;
@@ -950,7 +1006,7 @@ impl<'a> Tracer<'a> {
             if let Some(rest) = &columns.rest {
                 val.get_or_insert_default().add(rest);
             }
-            val
+            val.map(|val| columns.called(val))
         };
         match node {
             Node::A_Const(c) => {
@@ -959,20 +1015,28 @@ impl<'a> Tracer<'a> {
                 };
                 let position = usize::try_from(n).ok().and_then(|n| n.checked_sub(1));
                 let found = position.and_then(|i| columns.list.get(i)).filter(|_| columns.rest.is_none());
-                Ok(found.map_or_else(|| columns.all(), |c| c.val.clone()))
+                let mut val = found.map_or_else(|| columns.all(), |c| c.val.clone());
+                if self.hides(&columns.moved) {
+                    val.add(&columns.moved);
+                }
+                Ok(val)
             }
             Node::ColumnRef(c) if c.fields().len() == 1 => {
                 let wanted = c.fields().first().and_then(Node::as_str).unwrap_or_default();
-                if outputs_first {
-                    if let Some(val) = output(wanted) {
-                        return Ok(val);
+                let (of_output, of_from) = (output(wanted), self.unqualified_here(wanted, scope.rels)?);
+                // An output that `*` brings, and a column of FROM, may have another name by then: the other is meant.
+                let (first, other) = match (of_output, of_from) {
+                    (Some(output), from) if outputs_first => {
+                        (Some(output), from.filter(|_| columns.stars > 0))
                     }
-                } else if let Some(val) = self.unqualified_here(wanted, scope.rels)? {
-                    return Ok(val);
-                } else if let Some(val) = output(wanted) {
-                    return Ok(val);
+                    (output, Some(from)) => (Some(from), output),
+                    (output, None) => (output, None),
+                };
+                let Some(mut val) = first else { return self.value(node, scope) };
+                if let Some(other) = other.filter(|o| o.stranger || self.elsewhere(o, &val)) {
+                    val.add(&other);
                 }
-                self.value(node, scope)
+                Ok(val)
             }
             _ => self.value(node, scope),
         }
@@ -996,11 +1060,24 @@ impl<'a> Tracer<'a> {
             stack.extend([right, left]);
         }
         let mut all: Option<Columns<'a>> = None;
+        let mut loose = false;
         for arm in arms {
             let columns = self.select(arm, with)?;
             all = Some(match all {
-                None => columns,
+                None => {
+                    loose = columns.stars > 0;
+                    columns
+                }
                 Some(mut so_far) => {
+                    // The first arm names the places: its own columns keep their names, others get what stands there by then.
+                    if loose {
+                        columns.list.iter().for_each(|c| so_far.named.hide(&c.val));
+                    }
+                    so_far.named.hide(&columns.moved);
+                    so_far.moved.hide(&columns.moved);
+                    // Arms have as many columns as each other.
+                    so_far.stars = so_far.stars.max(columns.stars);
+                    so_far.lone |= columns.lone;
                     // Arms have as many columns as each other, so one that is known tells how many the other has.
                     if so_far.rest.is_none() && columns.rest.is_some() {
                         let val = columns.all();
@@ -1032,9 +1109,11 @@ impl<'a> Tracer<'a> {
             "column9", "column10", "column11", "column12",
         ];
         let mut columns = Columns::default();
+        let mut star = false;
         for row in lists {
             let row = row.as_node_list().ok_or(CONSTRUCT)?;
             for (i, cell) in row.iter().enumerate() {
+                star |= starred(cell);
                 let val = self.value(cell, with)?;
                 match columns.list.get_mut(i) {
                     Some(col) => col.val.or(&val),
@@ -1042,7 +1121,8 @@ impl<'a> Tracer<'a> {
                 }
             }
         }
-        Ok(columns)
+        // As many columns as there are behind each.
+        Ok(if star { Columns::open(columns.all()) } else { columns })
     }
 
     fn target(
@@ -1064,10 +1144,7 @@ impl<'a> Tracer<'a> {
                 let rels = self.relation(c.fields(), scope)?;
                 match rels.as_slice() {
                     [] => out.join(Columns::open(Val::unknown())),
-                    [rel] => {
-                        self.trace.stars += usize::from(self.loose(rel));
-                        self.append(out, rel)?;
-                    }
+                    [rel] => self.append(out, rel)?,
                     several => {
                         let mut val = Val::default();
                         for rel in several {
@@ -1085,7 +1162,6 @@ impl<'a> Tracer<'a> {
                     && self.unqualified(called, scope)?.is_none()
                     && let [rel] = self.called(called, None, scope)?.as_slice()
                 {
-                    self.trace.stars += usize::from(self.loose(rel));
                     return self.append(out, rel);
                 }
                 let val = self.value(i.arg(), scope)?;
@@ -1097,27 +1173,10 @@ impl<'a> Tracer<'a> {
                     Some(name) => Some(name),
                     None => figure(node),
                 };
-                out.list.push(Col { name, val });
+                out.push(Col { name, val });
             }
         }
         Ok(())
-    }
-
-    /// A table of users that hides nothing: who may change tables may change this one.
-    fn loose(&self, rel: &Rel<'a>) -> bool {
-        let plain =
-            |t: &&Table| system(&t.schema, &t.name).is_none() && !self.world.taints.contains_key(&t.oid);
-        matches!(&rel.body, Body::Tables(tables) if tables.iter().any(plain))
-    }
-
-    /// Columns that are to be named by their places: behind a `*` these are not certain.
-    fn placed(&self, columns: Columns<'a>, names: &NodeList) -> Columns<'a> {
-        let all = columns.all();
-        let hides = all.sources.iter().any(|b| !self.world.defines(*b));
-        if names.is_empty() || self.trace.stars == 0 || !hides || self.world.all {
-            return columns;
-        }
-        Columns::open(all)
     }
 
     /// Appends the columns of a relation, as `*` does.
@@ -1137,7 +1196,7 @@ impl<'a> Tracer<'a> {
                 let mut all: Option<Columns<'a>> = None;
                 for table in tables {
                     self.spend(table.columns.len())?;
-                    let mut columns = Columns::default();
+                    let mut columns = Columns { stars: usize::from(!self.world.all), ..Columns::default() };
                     for (i, c) in table.columns.iter().enumerate() {
                         let val = self.column(table, c);
                         let name = rel.rename.get(i).copied().unwrap_or(c.name.as_str());
@@ -1299,8 +1358,10 @@ impl<'a> Tracer<'a> {
                 self.spend(star.list.len() + right.list.len())?;
                 val.add(&other);
                 self.record(&val, Place::Join);
-                first.list.push(Col { name: Some(name), val });
+                first.push(Col { name: Some(name), val });
             }
+            // One that loses a column of both leaves as many.
+            first.stars += usize::from(join.is_natural && !self.world.all);
             let mut right = right;
             for name in &merged {
                 right.take(name);
@@ -1317,10 +1378,7 @@ impl<'a> Tracer<'a> {
             }
             star.join(right);
             if let Some(alias) = join.alias() {
-                if !alias.colnames().is_empty() {
-                    self.trace.stars += rels.iter().filter(|r| self.loose(r)).count();
-                    star = self.placed(star, alias.colnames()).renamed(alias.colnames());
-                }
+                star = star.renamed(alias.colnames());
                 rels.truncate(start);
                 rels.push(Rel::derived(alias.aliasname(), star.clone()));
             }
@@ -1344,12 +1402,7 @@ impl<'a> Tracer<'a> {
                 match cte {
                     Some(columns) => {
                         let mut rel = Rel::derived(Some(n.name), Columns::default());
-                        rel.body = match r.alias().filter(|a| !a.colnames().is_empty()) {
-                            Some(alias) => {
-                                Body::Columns(Rc::new(self.placed((*columns).clone(), alias.colnames())))
-                            }
-                            None => Body::Columns(columns),
-                        };
+                        rel.body = Body::Columns(columns);
                         rel.alias(r.alias())
                     }
                     None => self.table(r),
@@ -1362,10 +1415,6 @@ impl<'a> Tracer<'a> {
                 if r.lateral {
                     self.handed(&columns);
                 }
-                let columns = match r.alias() {
-                    Some(alias) => self.placed(columns, alias.colnames()),
-                    None => columns,
-                };
                 Rel::derived(None, columns).alias(r.alias())
             }
             Node::RangeFunction(r) => {
@@ -1392,7 +1441,7 @@ impl<'a> Tracer<'a> {
                 val.type_oid = 0;
                 self.record(&val, Place::Rows);
                 let list = r.columns().iter().map(|c| Col { name: c.colname(), val: val.clone() }).collect();
-                Rel::derived(None, Columns { list, rest: None }).alias(r.alias())
+                Rel::derived(None, Columns::listed(list)).alias(r.alias())
             }
             Node::JsonTable(r) => {
                 let mut stack = Vec::new();
@@ -1420,7 +1469,7 @@ impl<'a> Tracer<'a> {
                 for c in &mut list {
                     c.val = val.clone();
                 }
-                Rel::derived(None, Columns { list, rest: None }).alias(r.alias())
+                Rel::derived(None, Columns::listed(list)).alias(r.alias())
             }
             Node::RangeTableSample(s) => {
                 let method = s.method().iter().filter_map(Node::as_str).collect::<Vec<_>>();
@@ -1514,10 +1563,7 @@ impl<'a> Tracer<'a> {
         }
         val.arrays = false;
         let col = |name, val| Col { name: Some(name), val };
-        Ok(Some(Columns {
-            list: vec![col("option_name", Val::default()), col("option_value", val)],
-            rest: None,
-        }))
+        Ok(Some(Columns::listed(vec![col("option_name", Val::default()), col("option_value", val)])))
     }
 
     fn range_function(&mut self, r: &'a nodes::RangeFunction, scope: &Scope<'_, 'a>) -> Traced<Columns<'a>> {
@@ -1554,7 +1600,7 @@ impl<'a> Tracer<'a> {
             }
             if !named.is_empty() {
                 let list = named.into_iter().map(|name| Col { name, val: val.clone() }).collect();
-                all.join(Columns { list, rest: None });
+                all.join(Columns::listed(list));
                 continue;
             }
             let scalar = match call {
@@ -1573,7 +1619,7 @@ impl<'a> Tracer<'a> {
                     // Called by its one OUT parameter, or its alias, or the function's name.
                     let called = r.alias().and_then(nodes::Alias::aliasname).filter(|_| single);
                     let name = known::out_parameter(function).or(called).or(Some(function));
-                    all.join(Columns { list: vec![Col { name, val }], rest: None });
+                    all.join(Columns::listed(vec![Col { name, val }]));
                 }
                 None => {
                     let named = match call {
@@ -1585,17 +1631,14 @@ impl<'a> Tracer<'a> {
                     };
                     let col = |name: &&'static str| Col { name: Some(name), val: val.clone() };
                     all.join(match named {
-                        Some(names) => Columns { list: names.iter().map(col).collect(), rest: None },
+                        Some(names) => Columns::listed(names.iter().map(col).collect()),
                         None => Columns::open(val),
                     });
                 }
             }
         }
         if r.ordinality {
-            all.join(Columns {
-                list: vec![Col { name: Some("ordinality"), val: Val::default() }],
-                rest: None,
-            });
+            all.join(Columns::listed(vec![Col { name: Some("ordinality"), val: Val::default() }]));
         }
         Ok(all)
     }
@@ -1671,6 +1714,9 @@ impl<'a> Tracer<'a> {
                         put(Val { column: None, ..rest.clone() }, &mut found);
                     }
                 }
+                if self.hides(&columns.named) {
+                    found.get_or_insert_default().add(&columns.named);
+                }
             }
             Body::Tables(tables) => {
                 for table in tables {
@@ -1732,6 +1778,11 @@ impl<'a> Tracer<'a> {
             level = here.parent;
         }
         Ok(found.map(|val| (val, certain)))
+    }
+
+    /// More is hidden than how something is defined.
+    fn hides(&self, val: &Val) -> bool {
+        val.unknown || val.sources.iter().any(|b| *b != SETTING && !self.world.defines(*b))
     }
 
     /// `other` hides what `val` does not derive from.
@@ -2931,19 +2982,52 @@ impl<'a> Columns<'a> {
             }
             self.rest = Some(rest);
         }
+        if self.stars > 0 {
+            other.list.iter().for_each(|c| self.moved.hide(&c.val));
+        }
+        self.stars += other.stars;
+        self.lone |= other.lone;
+        self.moved.hide(&other.moved);
+        self.named.hide(&other.named);
         self.list.extend(other.list);
+    }
+
+    fn push(&mut self, col: Col<'a>) {
+        if self.stars > 0 {
+            self.moved.hide(&col.val);
+        }
+        self.lone |= col.val.hidden();
+        self.list.push(col);
+    }
+
+    /// How many tables may stand here by `*` so that nothing hidden moves while there are as many columns as before: one can lose what
+    /// another gains, but not one that hides something, which nobody may change who does not see it.
+    fn fixed(&self) -> usize {
+        if self.lone { 1 } else { 2 }
     }
 
     /// A column by name, out of the list.
     fn take(&mut self, name: &str) -> Val {
         match self.list.iter().position(|c| c.name == Some(name)) {
-            Some(at) => self.list.remove(at).val,
+            Some(at) => {
+                let val = self.list.remove(at).val;
+                self.called(val)
+            }
             None => self.all(),
         }
     }
 
     fn find(&self, name: &str) -> Val {
-        self.list.iter().find(|c| c.name == Some(name)).map_or_else(|| self.all(), |c| c.val.clone())
+        let found = self.list.iter().find(|c| c.name == Some(name));
+        found.map_or_else(|| self.all(), |c| self.called(c.val.clone()))
+    }
+
+    /// What a column shows that was found by its name.
+    fn called(&self, mut val: Val) -> Val {
+        if !self.named.plain() {
+            val.add(&self.named);
+        }
+        val
     }
 }
 
@@ -3047,6 +3131,10 @@ fn figured(node: Node<'_>, depth: usize) -> Figured<'_> {
             }
         },
         Node::CollateClause(c) => figured(c.arg(), depth),
+        Node::JsonObjectConstructor(_) => Figured::Strong("json_object"),
+        Node::JsonArrayConstructor(_) | Node::JsonArrayQueryConstructor(_) => Figured::Strong("json_array"),
+        Node::JsonObjectAgg(_) => Figured::Strong("json_objectagg"),
+        Node::JsonArrayAgg(_) => Figured::Strong("json_arrayagg"),
         Node::GroupingFunc(_) => Figured::Strong("grouping"),
         Node::SubLink(l) => match (l.sub_link_type, l.subselect()) {
             (Sub::EXISTS_SUBLINK, _) => Figured::Strong("exists"),
