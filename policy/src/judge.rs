@@ -1465,7 +1465,7 @@ impl Judge {
         facts.names.iter().any(|name| {
             let system = match name.schema {
                 Some(schema) => lineage::system(schema, name.name).is_some(),
-                None => listed(known::SYSTEM_RELATIONS, name.name) || facts.ctes.contains(&name.name),
+                None => listed(known::SYSTEM_RELATIONS, name.name),
             };
             !system && self.bound.index.candidates(&self.catalog, *name).next().is_none()
         })
@@ -1513,14 +1513,7 @@ impl Judge {
                 }
                 reachable.all(|c| tables.iter().any(|t| t.matches(Some(&c.schema), &c.name)))
             };
-            let name = facts.names.iter().find(|n| {
-                let cte = n.schema.is_none()
-                    && facts.ctes.contains(&n.name)
-                    && !listed(known::SYSTEM_RELATIONS, n.name)
-                    && self.bound.index.candidates(&self.catalog, **n).next().is_none();
-                !cte && !allowed(n)
-            });
-            if let Some(name) = name {
+            if let Some(name) = facts.names.iter().find(|n| !allowed(n)) {
                 return Some(name.name);
             }
             if let Some(act) = facts.acts.iter().find(|a| a.anything || matches!(a.class, "call" | "do")) {
@@ -1565,19 +1558,17 @@ impl Judge {
         };
         let named = |name: &Name<'_>| self.spoken_of(index, *name);
         let everything = rows.tables.is_empty() && rows.columns.is_empty();
-        let cte = |name: &Name<'_>| name.schema.is_none() && facts.ctes.contains(&name.name);
         // How often each is named: a table by all of its names together where the rule says tables, else each by its own.
         let mut uses: HashMap<&str, u64> = HashMap::new();
         for name in &facts.names {
-            if cte(name) || if everything { !structure(name) } else { named(name) } {
-                let what = if everything || cte(name) { name.name } else { "" };
-                *uses.entry(what).or_default() += 1;
+            if if everything { !structure(name) } else { named(name) } {
+                *uses.entry(if everything { name.name } else { "" }).or_default() += 1;
             }
         }
-        let tables = uses.iter().filter(|(n, _)| !facts.ctes.contains(*n)).map(|(_, n)| *n).max()?;
+        let tables = uses.drain().map(|(_, n)| n).max()?;
         // A CTE that is named twice may be joined with itself.
-        let ctes = uses.iter().filter(|(n, _)| facts.ctes.contains(*n)).map(|(_, n)| *n);
-        let weight = ctes.fold(tables, u64::saturating_mul);
+        facts.ctes.iter().for_each(|name| *uses.entry(name).or_default() += 1);
+        let weight = uses.into_values().fold(tables, u64::saturating_mul);
         let few = facts::few(statement, &|name| self.key(name));
         Some(Limited { limit: limit(), weight, collects: facts.collects, few })
     }

@@ -27,8 +27,7 @@ pub fn tables(text: &[u8]) -> Vec<Vec<String>> {
     let named = |statement| {
         let mut out = Vec::new();
         let Ok(facts) = facts::read(statement) else { return out };
-        let cte = |n: &Name<'_>| n.schema.is_none() && facts.ctes.contains(&n.name);
-        for Name { schema, name } in facts.names.iter().filter(|n| !cte(n)) {
+        for Name { schema, name } in &facts.names {
             let name = schema.map_or_else(|| (*name).to_owned(), |schema| format!("{schema}.{name}"));
             if !out.contains(&name) {
                 out.push(name);

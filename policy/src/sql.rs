@@ -14,6 +14,7 @@ pub mod mentions;
 pub(crate) mod plpgsql;
 pub(crate) mod swept;
 pub(crate) mod trace;
+pub(crate) mod with;
 
 use memchr::{memchr, memchr2};
 use pg_raw_parse::ParseResult;
@@ -225,7 +226,10 @@ fn guard(bytes: &[u8], spent: usize) -> Result<&str, Refusal> {
                 let name = rest.get(..=end).unwrap_or_default();
                 let price = if !dollars {
                     cost::NUMBER + end * cost::NUMBER_BYTE
-                } else if [&b"select"[..], b"table", b"set_config"].iter().any(|w| name.eq_ignore_ascii_case(w)) {
+                } else if [&b"select"[..], b"table", b"set_config"]
+                    .iter()
+                    .any(|w| name.eq_ignore_ascii_case(w))
+                {
                     cost::WORD + cost::LARGE
                 } else {
                     cost::WORD + end * cost::WORD_BYTE

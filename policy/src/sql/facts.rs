@@ -6,7 +6,7 @@
 use pg_raw_parse::{Node, nodes};
 
 use super::children::{Unknown, children};
-use super::literal;
+use super::{literal, with};
 
 /// A relation as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,9 +67,9 @@ pub(crate) enum Value<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Facts<'a> {
     pub acts: Vec<Act<'a>>,
-    /// Every relation named anywhere, CTE names among them.
+    /// Every relation named anywhere; no CTEs.
     pub names: Vec<Name<'a>>,
-    /// Names of CTEs, which are no relations.
+    /// The CTEs that are named, as often as they are.
     pub ctes: Vec<&'a str>,
     /// Last part of every function name called.
     pub functions: Vec<&'a str>,
@@ -101,6 +101,7 @@ pub(crate) struct Facts<'a> {
 /// Reads one top-level statement.
 pub(crate) fn read(statement: Node<'_>) -> Result<Facts<'_>, Unknown> {
     let mut facts = Facts { settings_row: settings_row(statement), ..Facts::default() };
+    let ctes = with::ctes(statement)?;
     let mut stack = vec![statement];
     while let Some(node) = stack.pop() {
         if let Some(act) = act(node) {
@@ -110,8 +111,10 @@ pub(crate) fn read(statement: Node<'_>) -> Result<Facts<'_>, Unknown> {
             besides(node, &mut facts.acts);
         }
         match node {
-            Node::RangeVar(r) => facts.names.push(name(r)),
-            Node::CommonTableExpr(c) => facts.ctes.extend(c.ctename()),
+            Node::RangeVar(r) => match ctes.get(r) {
+                Some(cte) => facts.ctes.extend(cte.ctename()),
+                None => facts.names.push(name(r)),
+            },
             Node::FuncCall(f) => function(f, &mut facts),
             Node::VariableSetStmt(s) => setting(s, &mut facts),
             Node::CopyStmt(c) => facts.copies.push(copy(c)),

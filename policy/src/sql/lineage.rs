@@ -13,11 +13,12 @@ use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 
 use pg_raw_parse::{Node, nodes};
 
-use super::children::children;
+use super::children::{Unknown, children};
 use super::facts::{Name, act, name};
 use super::known::{self, Part, listed};
 use super::plpgsql;
 use super::trace::{self, Place, Summaries, World};
+use super::with::{self, Ctes};
 use crate::catalog::{Catalog, Constraint, Function, Table};
 
 /// A catalogue, ready to be asked by name.
@@ -399,7 +400,7 @@ struct Gathered<'a> {
     relations: Vec<&'a nodes::RangeVar>,
     target: Option<&'a nodes::RangeVar>,
     derived: Vec<&'a str>,
-    ctes: HashSet<&'a str>,
+    ctes: Ctes<'a>,
     refs: Vec<&'a nodes::ColumnRef>,
     /// For each `*`: the relations of its FROM.
     stars: Vec<Vec<&'a nodes::RangeVar>>,
@@ -441,6 +442,10 @@ impl<'c> Prover<'c> {
 
     pub(crate) fn prove(&self, statement: Node<'_>, question: Question) -> Proof {
         let mut gathered = Gathered::default();
+        match with::ctes(statement) {
+            Ok(ctes) => gathered.ctes = ctes,
+            Err(Unknown) => gathered.problems.push("it holds a construct nobody here understands"),
+        }
         let mut stack = Vec::with_capacity(32);
         self.enter(statement, &mut gathered, question, true);
         let _ = children(statement, &mut stack);
@@ -553,7 +558,6 @@ impl<'c> Prover<'c> {
                 self.changes(s.relation(), s.returning_clause(), source, out, (root, question));
             }
             Node::CommonTableExpr(c) => {
-                out.ctes.extend(c.ctename());
                 for n in [c.search_clause().is_some(), c.cycle_clause().is_some()] {
                     if n {
                         out.problems.push("it searches or cycles through rows");
@@ -713,15 +717,16 @@ impl<'c> Prover<'c> {
         let mut tables: HashMap<&str, Vec<&Table>> = HashMap::new();
         let mut hidden: HashMap<&str, u32> = HashMap::new();
         let mut tainted: Vec<(u32, &Taint)> = Vec::new();
-        let mut seen: HashMap<Name<'_>, Vec<(u32, &Taint)>> = HashMap::new();
+        let mut seen: HashMap<(Name<'_>, bool), Vec<(u32, &Taint)>> = HashMap::new();
         let mut met: HashSet<(&str, Name<'_>)> = HashSet::new();
         for relation in &gathered.relations {
             let n = name(relation);
             let alias = relation.alias();
             let reference = alias.and_then(nodes::Alias::aliasname).unwrap_or(n.name);
-            let found = seen.entry(n).or_insert_with(|| {
+            let cte = gathered.ctes.get(relation).is_some();
+            let found = seen.entry((n, cte)).or_insert_with(|| {
                 let mut taints = Vec::new();
-                let mut any = n.schema.is_none() && gathered.ctes.contains(n.name);
+                let mut any = cte;
                 for table in self.index.candidates(self.catalog, n) {
                     any = true;
                     match system(&table.schema, &table.name) {
@@ -792,7 +797,8 @@ impl<'c> Prover<'c> {
         }
         for scope in &gathered.stars {
             for relation in scope {
-                for (oid, _) in seen.get(&name(relation)).into_iter().flatten() {
+                let seen = |cte: bool| seen.get(&(name(relation), cte));
+                for (oid, _) in [true, false].into_iter().filter_map(seen).flatten() {
                     proof.hits.push(*oid);
                 }
             }

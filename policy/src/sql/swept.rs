@@ -4,13 +4,12 @@
 //! the server makes (`generate_series`, another table, a column of the same one) halves the question with every statement. Not a
 //! judgement of which columns matter: the caller names them. Invariant: what is not understood is taken for more.
 
-use foldhash::{HashMap, HashMapExt as _};
-
 use pg_raw_parse::{Node, nodes};
 
 use super::children::children;
 use super::facts::{self, Name, constant, name};
 use super::known::{self, listed};
+use super::with::{self, Ctes};
 
 /// Of a table that is written to: columns whose values are compared, by name, and the place of each where an INSERT names none.
 pub(crate) type Compared<'c> = Vec<(&'c str, Option<usize>)>;
@@ -22,16 +21,12 @@ pub(crate) fn swept<'c>(
     key: &dyn Fn(Name<'_>) -> Option<Vec<String>>,
     one: &dyn Fn(&str) -> bool,
 ) -> bool {
-    let mut ctes: HashMap<&str, Vec<Node<'_>>> = HashMap::new();
+    let Ok(ctes) = with::ctes(statement) else { return true };
     let mut writes = Vec::new();
     let mut stack = vec![statement];
     while let Some(node) = stack.pop() {
-        match node {
-            Node::CommonTableExpr(c) => {
-                ctes.entry(c.ctename().unwrap_or_default()).or_default().push(c.ctequery());
-            }
-            Node::InsertStmt(_) | Node::UpdateStmt(_) | Node::MergeStmt(_) => writes.push(node),
-            _ => {}
+        if matches!(node, Node::InsertStmt(_) | Node::UpdateStmt(_) | Node::MergeStmt(_)) {
+            writes.push(node);
         }
         if children(node, &mut stack).is_err() {
             return true;
@@ -42,7 +37,7 @@ pub(crate) fn swept<'c>(
 }
 
 struct Text<'a, 'k> {
-    ctes: HashMap<&'a str, Vec<Node<'a>>>,
+    ctes: Ctes<'a>,
     key: &'k dyn Fn(Name<'_>) -> Option<Vec<String>>,
     /// Whether a function of this name answers with one row.
     one: &'k dyn Fn(&str) -> bool,
@@ -139,11 +134,9 @@ impl<'a> Text<'a, '_> {
         let Some(depth) = depth.checked_sub(1) else { return false };
         match item {
             Node::RangeSubselect(r) => matches!(r.subquery(), Node::SelectStmt(q) if self.few(q, depth)),
-            Node::RangeVar(r) if r.schemaname().is_none() => {
-                let named = self.ctes.get(r.relname().unwrap_or_default());
-                named.is_some_and(|queries| {
-                    queries.iter().all(|q| matches!(q, Node::SelectStmt(q) if self.few(q, depth)))
-                })
+            Node::RangeVar(r) => {
+                let query = self.ctes.get(r).map(nodes::CommonTableExpr::ctequery);
+                matches!(query, Some(Node::SelectStmt(q)) if self.few(q, depth))
             }
             // `unnest($1)`, `json_to_recordset($1)`: what is made of what was sent. Ranges are not.
             Node::RangeFunction(r) => r.functions().iter().all(|pair| {

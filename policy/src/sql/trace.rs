@@ -1654,12 +1654,7 @@ impl<'a> Tracer<'a> {
     }
 
     /// Relations of the nearest scope that has any of this name.
-    fn called(
-        &mut self,
-        table: &str,
-        schema: Option<&str>,
-        scope: &Scope<'_, 'a>,
-    ) -> Traced<Vec<Rel<'a>>> {
+    fn called(&mut self, table: &str, schema: Option<&str>, scope: &Scope<'_, 'a>) -> Traced<Vec<Rel<'a>>> {
         let mut level = Some(scope);
         while let Some(here) = level {
             self.spend(here.rels.len() + 1)?;
