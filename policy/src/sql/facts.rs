@@ -630,6 +630,14 @@ pub(crate) fn row_function(node: Node<'_>, one: &dyn Fn(&str) -> bool) -> bool {
     !function.is_some_and(one)
 }
 
+/// A call that may answer otherwise for each row, whatever it is given.
+pub(crate) fn other_each_time(node: Node<'_>) -> bool {
+    let Node::FuncCall(f) = node else { return false };
+    let parts = f.funcname();
+    let function = parts.len().checked_sub(1).and_then(|i| parts.get(i)).and_then(Node::as_str);
+    f.over().is_some() || !function.is_some_and(super::known::stable)
+}
+
 /// More than one statement in one text.
 pub(crate) const MULTI_STATEMENT: Act<'static> = Act {
     class: "multi-statement",
@@ -1141,8 +1149,8 @@ pub(crate) fn few(statement: Node<'_>, key: &dyn Fn(Name<'_>) -> Option<Vec<Stri
     let mut from = s.from_clause().iter();
     match (from.next(), from.next()) {
         (Some(Node::RangeVar(r)), None) => {
-            // An alias may give the columns other names.
-            let renamed = r.alias().is_some_and(|a| !a.colnames().is_empty());
+            // An alias may give the columns other names, and a CTE has no key.
+            let renamed = r.alias().is_some_and(|a| !a.colnames().is_empty()) || s.with_clause().is_some();
             aggregates(s)
                 || key(name(r)).filter(|_| !renamed).is_some_and(|key| {
                     let key: Vec<&str> = key.iter().map(String::as_str).collect();

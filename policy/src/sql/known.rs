@@ -115,6 +115,32 @@ pub(crate) const ROW_FUNCTIONS: &[&str] = &[
     "regexp_matches", "regexp_split_to_table", "string_to_table", "ts_token_type", "unnest",
 ];
 
+/// Those of [`PURE_FUNCTIONS`] that may answer otherwise when they are called again in the same statement.
+const VOLATILE_FUNCTIONS: &[&str] = &[
+    "array_sample",
+    "array_shuffle",
+    "clock_timestamp",
+    "gen_random_uuid",
+    "random",
+    "random_normal",
+    "timeofday",
+    "uuidv4",
+    "uuidv7",
+];
+
+/// A built-in function that answers the same as long as it is given the same.
+pub(crate) fn stable(function: &str) -> bool {
+    listed(PURE_FUNCTIONS, function) && !VOLATILE_FUNCTIONS.contains(&function)
+}
+
+/// Those of [`ROW_FUNCTIONS`] that take one value apart: a row for each of its elements.
+#[rustfmt::skip]
+pub(crate) const ELEMENT_FUNCTIONS: &[&str] = &[
+    "json_array_elements", "json_array_elements_text", "json_each", "json_each_text", "json_object_keys", "json_populate_recordset",
+    "json_to_recordset", "jsonb_array_elements", "jsonb_array_elements_text", "jsonb_each", "jsonb_each_text", "jsonb_object_keys",
+    "jsonb_populate_recordset", "jsonb_to_recordset", "regexp_matches", "regexp_split_to_table", "string_to_table", "unnest",
+];
+
 /// A built-in function that answers each call with one row.
 pub(crate) fn one_row(function: &str) -> bool {
     let many = listed(ROW_FUNCTIONS, function) || function == "pg_listening_channels";
@@ -537,6 +563,8 @@ mod tests {
         for list in [
             PURE_FUNCTIONS,
             ROW_FUNCTIONS,
+            ELEMENT_FUNCTIONS,
+            VOLATILE_FUNCTIONS,
             TOTAL_FUNCTIONS,
             REMEMBERED_FUNCTIONS,
             SCALAR_FUNCTIONS,
@@ -565,6 +593,9 @@ mod tests {
                 !SYSTEM_OIDS.contains(&secret),
                 "pg_authid, user mappings, large objects, statistics, subscriptions"
             );
+        }
+        for name in ELEMENT_FUNCTIONS {
+            assert!(listed(ROW_FUNCTIONS, name), "{name}");
         }
         for name in [ROW_FUNCTIONS, TOTAL_FUNCTIONS, REMEMBERED_FUNCTIONS, SCALAR_FUNCTIONS].concat() {
             assert!(listed(PURE_FUNCTIONS, name), "{name}");

@@ -126,6 +126,7 @@ impl<'a> Text<'a, '_> {
         match (from.next(), from.next()) {
             (None, _) => true,
             (Some(item), None) if self.few_in(item, depth) => true,
+            (Some(Node::RangeVar(r)), None) if self.ctes.get(r).is_some() => false,
             _ => facts::few(Node::SelectStmt(query), self.key),
         }
     }
@@ -138,15 +139,13 @@ impl<'a> Text<'a, '_> {
                 let query = self.ctes.get(r).map(nodes::CommonTableExpr::ctequery);
                 matches!(query, Some(Node::SelectStmt(q)) if self.few(q, depth))
             }
-            // `unnest($1)`, `json_to_recordset($1)`: what is made of what was sent. Ranges are not.
+            // `unnest($1)`, `json_to_recordset($1)`: no more rows than what was sent has elements.
             Node::RangeFunction(r) => r.functions().iter().all(|pair| {
                 let call = pair.as_node_list().and_then(|pair| pair.first());
                 let Some(Node::FuncCall(f)) = call else { return false };
                 let parts = f.funcname();
                 let function = parts.len().checked_sub(1).and_then(|i| parts.get(i)).and_then(Node::as_str);
-                function.is_some_and(|f| {
-                    listed(known::ROW_FUNCTIONS, f) && !matches!(f, "generate_series" | "generate_subscripts")
-                }) && f.args().iter().all(sent)
+                function.is_some_and(|f| listed(known::ELEMENT_FUNCTIONS, f)) && f.args().iter().all(sent)
             }),
             _ => false,
         }
@@ -165,7 +164,10 @@ impl<'a> Text<'a, '_> {
                 }
                 continue;
             }
-            if matches!(node, Node::ColumnRef(_) | Node::SubLink(_)) || facts::row_function(node, self.one) {
+            if matches!(node, Node::ColumnRef(_) | Node::SubLink(_))
+                || facts::row_function(node, self.one)
+                || facts::other_each_time(node)
+            {
                 return false;
             }
             if children(node, &mut stack).is_err() {

@@ -4,7 +4,7 @@
 //! table. Not the columns of a CTE (`trace.rs`). Invariant: what is not found to be a CTE is a table.
 //! Source: parse_cte.c and `scanNameSpaceForCTE` of PostgreSQL 18.
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashMapExt as _};
 use pg_raw_parse::{Node, nodes};
 
 use super::children::{Unknown, children};
@@ -19,18 +19,35 @@ impl<'a> Ctes<'a> {
     }
 }
 
-/// A CTE in force, and the place of the one before it.
-type Known<'a> = (&'a nodes::CommonTableExpr, Option<usize>);
+enum Step<'a> {
+    Look(Node<'a>),
+    /// From here on, and up to there, the name stands for it.
+    Begins(&'a nodes::CommonTableExpr),
+    Ends(&'a nodes::CommonTableExpr),
+}
 
 /// Finds them in one top-level statement.
 pub(crate) fn ctes(statement: Node<'_>) -> Result<Ctes<'_>, Unknown> {
     let mut found = Ctes::default();
-    let mut known: Vec<Known<'_>> = Vec::new();
-    let mut stack = vec![(statement, None)];
+    // What a name stands for, the nearest last.
+    let mut known: HashMap<&str, Vec<&nodes::CommonTableExpr>> = HashMap::new();
     let mut below = Vec::new();
-    while let Some((node, within)) = stack.pop() {
+    let mut stack = vec![Step::Look(statement)];
+    while let Some(step) = stack.pop() {
+        let node = match step {
+            Step::Look(node) => node,
+            Step::Begins(cte) => {
+                known.entry(cte.ctename().unwrap_or_default()).or_default().push(cte);
+                continue;
+            }
+            Step::Ends(cte) => {
+                known.entry(cte.ctename().unwrap_or_default()).or_default().pop();
+                continue;
+            }
+        };
         if let Node::RangeVar(r) = node
-            && let Some(cte) = look_up(r, within, &known)
+            && r.schemaname().is_none()
+            && let Some(cte) = r.relname().and_then(|n| known.get(n)).and_then(|ctes| ctes.last())
         {
             found.0.insert(std::ptr::from_ref(r), cte);
         }
@@ -43,45 +60,28 @@ pub(crate) fn ctes(statement: Node<'_>) -> Result<Ctes<'_>, Unknown> {
             Node::IntoClause(i) => (None, i.rel()),
             _ => (None, None),
         };
-        let mut inside = within;
-        if let Some(clause) = clause {
-            let first = stack.len();
-            for cte in clause.ctes() {
-                stack.push((cte.ctequery(), inside));
-                known.push((cte, inside));
-                inside = Some(known.len() - 1);
-            }
-            if clause.recursive {
-                stack.iter_mut().skip(first).for_each(|(_, scope)| *scope = inside);
-            }
-        }
+        // What is pushed last is looked at first: the CTEs, the rest, and then their names mean nothing any more.
+        let with = || clause.into_iter().flat_map(|c| c.ctes().iter());
+        stack.extend(with().map(Step::Ends));
         children(node, &mut below)?;
         stack.extend(below.drain(..).filter_map(|child| match child {
-            // Its CTEs are there already, each with what it may name; what is written to is a table.
+            // Its CTEs are there by themselves; what is written to is a table.
             Node::WithClause(_) => None,
             Node::RangeVar(r) if target.is_some_and(|t| std::ptr::eq(t, r)) => None,
-            child => Some((child, inside)),
+            child => Some(Step::Look(child)),
         }));
+        let first = stack.len();
+        if clause.is_some_and(|c| c.recursive) {
+            stack.extend(with().map(|cte| Step::Look(cte.ctequery())));
+            stack.extend(with().map(Step::Begins));
+        } else {
+            stack.extend(with().flat_map(|cte| [Step::Look(cte.ctequery()), Step::Begins(cte)]));
+            if let Some(steps) = stack.get_mut(first..) {
+                steps.reverse();
+            }
+        }
     }
     Ok(found)
-}
-
-fn look_up<'a>(
-    relation: &nodes::RangeVar,
-    mut within: Option<usize>,
-    known: &[Known<'a>],
-) -> Option<&'a nodes::CommonTableExpr> {
-    if relation.schemaname().is_some() {
-        return None;
-    }
-    let name = relation.relname()?;
-    while let Some((cte, before)) = within.and_then(|at| known.get(at)) {
-        if cte.ctename() == Some(name) {
-            return Some(cte);
-        }
-        within = *before;
-    }
-    None
 }
 
 #[cfg(test)]
