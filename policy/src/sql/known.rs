@@ -147,32 +147,33 @@ pub(crate) fn one_row(function: &str) -> bool {
     !many && (listed(PURE_FUNCTIONS, function) || listed(EFFECT_FUNCTIONS, function))
 }
 
-/// Those of [`PURE_FUNCTIONS`] that never fail, nor answer NULL for what is not NULL, because of a value: what they make of a masked
-/// column can be masked whole, and neither an error nor a NULL tells of it. Whether a number overflows is left out of account for
+/// Those of [`PURE_FUNCTIONS`] that never fail, nor answer NULL for what is not NULL, nor are longer or shorter because of the letters
+/// of a value: what they make of a masked column can be masked whole, and no error, no NULL and no size (what a sort writes to disk, how
+/// many lines a plan has, where a limit cuts) tells of it. Whether a number overflows is left out of account for
 /// sums and means, whose input a statement cannot shape without another function.
 #[rustfmt::skip]
 pub(crate) const TOTAL_FUNCTIONS: &[&str] = &[
     "abs", "age", "any_value", "array_agg", "array_append", "array_cat", "array_length", "array_prepend", "array_to_json",
-    "array_to_string", "ascii", "avg", "bit_length", "bool_and", "bool_or", "bpchar", "btrim", "cardinality", "ceil",
+    "array_to_string", "ascii", "avg", "bit_length", "bool_and", "bool_or", "bpchar", "cardinality", "ceil",
     "ceiling", "char_length", "character_length", "concat", "concat_ws", "corr", "count", "cume_dist",
     "dense_rank", "every", "family", "first_value", "floor", "hashtext", "host", "initcap",
     "isempty", "isfinite", "json_agg", "json_agg_strict", "json_build_array", "json_build_object", "json_object_agg",
     "json_strip_nulls", "json_typeof", "jsonb_agg", "jsonb_agg_strict", "jsonb_build_array", "jsonb_build_object",
     "jsonb_object_agg", "jsonb_pretty", "jsonb_strip_nulls", "jsonb_typeof", "justify_days", "justify_hours",
-    "justify_interval", "last_value", "left", "length", "lower", "lower_inf", "ltrim", "masklen", "max", "md5", "min", "mode",
+    "justify_interval", "last_value", "length", "lower", "lower_inf", "masklen", "max", "md5", "min", "mode",
     "name", "network", "num_nonnulls", "num_nulls", "octet_length", "percent_rank", "pg_collation_for", "pg_typeof",
-    "position", "quote_ident", "quote_literal", "quote_nullable", "range_agg", "rank", "replace", "reverse", "right", "round",
-    "row_number", "row_to_json", "rtrim", "sha224", "sha256", "sha384", "sha512", "sign", "starts_with", "stddev",
-    "stddev_pop", "stddev_samp", "string_agg", "strip", "strpos", "substr", "sum", "text", "to_json", "to_jsonb",
-    "translate", "trim", "trunc", "upper", "upper_inf", "var_pop", "var_samp", "varchar", "variance", "xmlagg", "xmltext",
+    "position", "quote_literal", "quote_nullable", "range_agg", "rank", "reverse", "round",
+    "row_number", "row_to_json", "sha224", "sha256", "sha384", "sha512", "sign", "starts_with", "stddev",
+    "stddev_pop", "stddev_samp", "string_agg", "strip", "strpos", "sum", "text", "to_json", "to_jsonb",
+    "trunc", "upper", "upper_inf", "var_pop", "var_samp", "varchar", "variance", "xmlagg", "xmltext",
 ];
 
 /// Those of [`PURE_FUNCTIONS`] whose being called shows afterwards: in the next number, or by a transaction's number.
 pub(crate) const REMEMBERED_FUNCTIONS: &[&str] =
     &["pg_current_xact_id", "random", "random_normal", "txid_current"];
 
-/// Whether a call can neither fail nor answer NULL because of the value of its argument `at`. What else it is given matters: `to_char`
-/// fails on a format, `substr` on a negative length, and the size of `replace`'s answer is a product.
+/// Whether a call can neither fail nor answer NULL nor differ in size because of the value of its argument `at`. What else it is given
+/// matters: `to_char` fails on a format, `substr` on a negative length, and `rtrim('666…', ssn)` is long or empty.
 pub(crate) fn total(function: &str, args: &NodeList, at: usize) -> bool {
     use pg_raw_parse::ConstValue as Value;
     let written = |i: usize| match args.get(i) {
@@ -190,11 +191,22 @@ pub(crate) fn total(function: &str, args: &NodeList, at: usize) -> bool {
         "date_part" | "date_trunc" | "extract" => at == 1 && args.len() == 2 && string(0).is_some(),
         "to_char" => at == 0 && string(1).is_some_and(|format| !format.is_empty()),
         "encode" => at == 0 && string(1).is_some(),
+        "left" | "right" => at == 0,
+        // Spaces at its ends are not what a column is masked for.
+        "btrim" | "ltrim" | "rtrim" | "trim" => args.len() == 1,
+        // As long as before, but for punctuation: `replace(phone, '-', '')`, `replace(email, '@', ' at ')`.
         "replace" => {
-            let short = |s: &str, from: &str| {
-                s.len() <= from.len() || (s.len() <= 64 && matches!(args.get(0), Some(Node::ColumnRef(_))))
+            let short = |from: &str, to: &str| {
+                to.len() <= from.len() || (to.len() <= 64 && matches!(args.get(0), Some(Node::ColumnRef(_))))
             };
-            at == 0 && string(1).zip(string(2)).is_some_and(|(from, to)| short(to, from))
+            let even = |from: &str, to: &str| from.len() == to.len() || punctuation(from) && short(from, to);
+            at == 0 && string(1).zip(string(2)).is_some_and(|(from, to)| even(from, to))
+        }
+        "translate" => {
+            let even = |from: &str, to: &str| {
+                from.is_ascii() && to.is_ascii() && from.get(to.len()..).is_none_or(punctuation)
+            };
+            at == 0 && string(1).zip(string(2)).is_some_and(|(from, to)| even(from, to))
         }
         // Cut to a length they may be longer than.
         "bpchar" | "name" | "text" | "varchar" => args.len() == 1,
@@ -206,6 +218,15 @@ pub(crate) fn total(function: &str, args: &NodeList, at: usize) -> bool {
         _ => listed(TOTAL_FUNCTIONS, function),
     }
 }
+
+fn punctuation(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_punctuation() || b == b' ')
+}
+
+/// Those of [`TOTAL_FUNCTIONS`] that answer with one of several values: among values of different sizes, which one it is shows.
+#[rustfmt::skip]
+pub(crate) const CHOOSING_FUNCTIONS: &[&str] =
+    &["any_value", "first_value", "last_value", "max", "min", "mode"];
 
 /// Those of [`PURE_FUNCTIONS`] that stand in FROM as one column, named as they are called.
 #[rustfmt::skip]

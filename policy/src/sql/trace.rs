@@ -2083,7 +2083,8 @@ impl<'a> Tracer<'a> {
                     acc.add(&self.coalesce(c, scope, fallible)?);
                 }
                 Node::CoalesceExpr(c) => stack.extend(c.args().iter().map(|a| (a, true))),
-                Node::MinMaxExpr(m) => stack.extend(m.args().iter().map(|a| (a, fallible))),
+                // Which of them it is shows by its size.
+                Node::MinMaxExpr(m) => stack.extend(m.args().iter().map(|a| (a, true))),
                 Node::RowExpr(r) => stack.extend(r.args().iter().map(|a| (a, fallible))),
                 Node::A_ArrayExpr(a) => {
                     self.arrays += 1;
@@ -2319,6 +2320,10 @@ impl<'a> Tracer<'a> {
                 acc.text = text;
             }
         }
+        if listed(known::CHOOSING_FUNCTIONS, function) && !self.alike(f.args(), scope)? {
+            let sources = acc.sources.iter().copied().filter(|b| !self.world.defines(*b)).collect();
+            self.record(&Val { sources, ..Val::default() }, Place::Computed);
+        }
         match function {
             "array_agg" | "enum_range" => acc.type_oid = TEXT_ARRAY,
             "array_to_string" | "btrim" | "concat" | "format" | "rtrim" | "string_agg" => acc.type_oid = TEXT,
@@ -2515,10 +2520,11 @@ impl<'a> Tracer<'a> {
                 && !f.args().get(1).is_some_and(|n| is_number_below(n, 1_000));
             let safe = f.args().is_empty() || listed(known::TOTAL_FUNCTIONS, function);
             self.risks += usize::from(!safe || listed(known::REMEMBERED_FUNCTIONS, function));
+            let chosen = listed(known::CHOOSING_FUNCTIONS, function) && !self.alike(f.args(), scope)?;
             for (i, arg) in f.args().iter().enumerate() {
                 let total = known::total(function, f.args(), i);
                 self.risks += usize::from(!total && !constant(arg));
-                stack.push((arg, fallible || !total));
+                stack.push((arg, fallible || chosen || !total));
             }
             return Ok(());
         }
@@ -2546,6 +2552,30 @@ impl<'a> Tracer<'a> {
         acc.add(&given);
         acc.add(&result);
         Ok(())
+    }
+
+    /// Values of one column, or made of it alone: which of them is chosen does not show by its size more than its own does.
+    fn alike(&mut self, args: &'a NodeList, scope: &Scope<'_, 'a>) -> Traced<bool> {
+        let mut stack: Vec<Node<'a>> = args.iter().collect();
+        let mut only: Option<&'a nodes::ColumnRef> = None;
+        while let Some(node) = stack.pop() {
+            self.spend(1)?;
+            match node {
+                Node::ColumnRef(_) if only.is_some() => return Ok(false),
+                Node::ColumnRef(c) => only = Some(c),
+                Node::CaseExpr(_) | Node::CoalesceExpr(_) | Node::MinMaxExpr(_) | Node::SubLink(_) => {
+                    return Ok(false);
+                }
+                _ => {}
+            }
+            children(node, &mut stack).map_err(|_| CONSTRUCT)?;
+        }
+        let Some(only) = only else { return Ok(true) };
+        if only.fields().iter().any(|f| matches!(f, Node::A_Star(_))) {
+            return Ok(true);
+        }
+        let val = self.reference(only, scope)?;
+        Ok(val.column.is_some() || !val.hidden())
     }
 
     /// What a function of users shows besides its arguments.
