@@ -6,7 +6,8 @@
 use pg_raw_parse::{Node, nodes};
 
 use super::children::{Unknown, children};
-use super::{literal, with};
+use super::literal;
+use super::with::{self, Ctes};
 
 /// A relation as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -101,7 +102,7 @@ pub(crate) struct Facts<'a> {
 /// Reads one top-level statement.
 pub(crate) fn read(statement: Node<'_>) -> Result<Facts<'_>, Unknown> {
     let mut facts = Facts { settings_row: settings_row(statement), ..Facts::default() };
-    let ctes = with::ctes(statement)?;
+    let (mut relations, mut with) = (Vec::new(), false);
     let mut stack = vec![statement];
     while let Some(node) = stack.pop() {
         if let Some(act) = act(node) {
@@ -111,10 +112,7 @@ pub(crate) fn read(statement: Node<'_>) -> Result<Facts<'_>, Unknown> {
             besides(node, &mut facts.acts);
         }
         match node {
-            Node::RangeVar(r) => match ctes.get(r) {
-                Some(cte) => facts.ctes.extend(cte.ctename()),
-                None => facts.names.push(name(r)),
-            },
+            Node::RangeVar(r) => relations.push(r),
             Node::FuncCall(f) => function(f, &mut facts),
             Node::VariableSetStmt(s) => setting(s, &mut facts),
             Node::CopyStmt(c) => facts.copies.push(copy(c)),
@@ -131,7 +129,10 @@ pub(crate) fn read(statement: Node<'_>) -> Result<Facts<'_>, Unknown> {
             }
             Node::ConstraintsSetStmt(_) => facts.commits = true,
             Node::SubLink(l) if l.sub_link_type == nodes::SubLinkType::ARRAY_SUBLINK => facts.collects = true,
-            Node::WithClause(w) => facts.collects |= w.recursive,
+            Node::WithClause(w) => {
+                facts.collects |= w.recursive;
+                with = true;
+            }
             Node::JsonArrayAgg(_) | Node::JsonObjectAgg(_) | Node::JsonArrayQueryConstructor(_) => {
                 facts.collects = true
             }
@@ -146,6 +147,13 @@ pub(crate) fn read(statement: Node<'_>) -> Result<Facts<'_>, Unknown> {
             _ => {}
         }
         children(node, &mut stack)?;
+    }
+    let ctes = if with { with::ctes(statement)? } else { Ctes::default() };
+    for relation in relations {
+        match ctes.get(relation) {
+            Some(cte) => facts.ctes.extend(cte.ctename()),
+            None => facts.names.push(name(relation)),
+        }
     }
     // A table on its side: so many rows in one.
     facts.collects |= facts.picks >= PICKS_MIN;

@@ -400,6 +400,7 @@ struct Gathered<'a> {
     relations: Vec<&'a nodes::RangeVar>,
     target: Option<&'a nodes::RangeVar>,
     derived: Vec<&'a str>,
+    with: bool,
     ctes: Ctes<'a>,
     refs: Vec<&'a nodes::ColumnRef>,
     /// For each `*`: the relations of its FROM.
@@ -442,10 +443,6 @@ impl<'c> Prover<'c> {
 
     pub(crate) fn prove(&self, statement: Node<'_>, question: Question) -> Proof {
         let mut gathered = Gathered::default();
-        match with::ctes(statement) {
-            Ok(ctes) => gathered.ctes = ctes,
-            Err(Unknown) => gathered.problems.push("it holds a construct nobody here understands"),
-        }
         let mut stack = Vec::with_capacity(32);
         self.enter(statement, &mut gathered, question, true);
         let _ = children(statement, &mut stack);
@@ -453,6 +450,12 @@ impl<'c> Prover<'c> {
             stack.retain(|n| !matches!(n, Node::ReturningClause(_)));
         }
         self.walk(&mut stack, &mut gathered, question);
+        if gathered.with {
+            match with::ctes(statement) {
+                Ok(ctes) => gathered.ctes = ctes,
+                Err(Unknown) => gathered.problems.push("it holds a construct nobody here understands"),
+            }
+        }
         let chosen = if question == Question::Write { equalities(statement) } else { HashSet::new() };
         self.judge(&gathered, &chosen)
     }
@@ -558,6 +561,7 @@ impl<'c> Prover<'c> {
                 self.changes(s.relation(), s.returning_clause(), source, out, (root, question));
             }
             Node::CommonTableExpr(c) => {
+                out.with = true;
                 for n in [c.search_clause().is_some(), c.cycle_clause().is_some()] {
                     if n {
                         out.problems.push("it searches or cycles through rows");
