@@ -54,6 +54,10 @@ pub struct Code {
     /// All triggers: table, function, and on what they fire, as `pg_trigger.tgtype` says it (4 INSERT, 8 DELETE, 16 UPDATE, 32 TRUNCATE).
     #[serde(default)]
     pub fired: Vec<(u32, u32, i16)>,
+    /// Triggers whose function is built in or written in C: table, function by name, and what the trigger gives it, names of columns as
+    /// a rule.
+    #[serde(default)]
+    pub built_in: Vec<(u32, String, Vec<String>)>,
 }
 
 /// A unique index, an exclusion constraint or a foreign key: whether a write meets it tells about the rows that are there.

@@ -20,6 +20,7 @@ use crate::rule::{
     Action, Asking, BlockRule, Compiled, OnlyRule, Predicates, RowLimit, RowsRule, Scope, TablePattern,
 };
 use crate::shape;
+use crate::sql::children::children;
 use crate::sql::facts::{self, Act, Copy, Facts, Name, Value};
 use crate::sql::known::{self, Part, listed};
 use crate::sql::lineage::{self, Index, Prover, Question, Taints};
@@ -27,6 +28,7 @@ use crate::sql::literal;
 use crate::sql::mentions::Mentions;
 use crate::sql::swept;
 use crate::sql::trace::{self, Base, Place, Summaries, Trace, World};
+use crate::sql::views::{View, Views};
 use crate::sql::{self, Refusal};
 use crate::verdict::{Block, Pass, Verdict};
 
@@ -305,6 +307,7 @@ pub(crate) struct Bound {
     quiet: HashSet<u32>,
     /// The same for the end of a transaction, whatever was written in it.
     quiet_commit: bool,
+    views: Views,
     /// By table: masked columns that a write to it, or to its descendants, is compared with.
     compared: HashMap<u32, Vec<Base>>,
     unresolved: Vec<String>,
@@ -384,13 +387,9 @@ impl Bound {
                 }
             }
         }
-        let uses = if scope.rules.iter().any(|r| !reached(&r.action).is_empty()) {
-            view_uses(catalog, &bound.index)
-        } else {
-            HashMap::new()
-        };
+        bound.views = Views::new(catalog, &bound.index);
         for rule in &scope.rules {
-            bound.reach.push(reach(&reached(&rule.action), catalog, &family, &uses));
+            bound.reach.push(reach(&reached(&rule.action), catalog, &family, &bound.views.uses));
         }
         bound
     }
@@ -457,25 +456,6 @@ fn quiet(catalog: &Catalog, taints: &Taints) -> (HashSet<u32>, bool) {
     tables.retain(|oid| !loud.contains(oid));
     let quiet_commit = writes.deferred.iter().all(|oid| tables.contains(oid));
     (tables, quiet_commit)
-}
-
-/// For each relation, the views that name it.
-fn view_uses(catalog: &Catalog, index: &Index) -> HashMap<u32, Vec<u32>> {
-    let mut uses: HashMap<u32, Vec<u32>> = HashMap::new();
-    for view in catalog.tables.iter().filter(|t| lineage::system(&t.schema, &t.name).is_none()) {
-        let Some(tree) = view.definition.as_deref().and_then(|d| sql::parse(d.as_bytes()).ok()) else {
-            continue;
-        };
-        for statement in tree.stmts() {
-            let Ok(facts) = facts::read(statement) else { continue };
-            for name in facts.names {
-                for table in index.candidates(catalog, name) {
-                    uses.entry(table.oid).or_default().push(view.oid);
-                }
-            }
-        }
-    }
-    uses
 }
 
 /// The tables a rule reaches through views and by descent.
@@ -807,7 +787,8 @@ impl Judge {
             .sessions_reading(facts)
             .or_else(|| code(facts))
             .or_else(|| self.catalogue_written(facts))
-            .or_else(|| self.renamed(statement));
+            .or_else(|| self.renamed(statement))
+            .or_else(|| named_as_system(statement, facts));
         if self.scope.masks() {
             self.masked(statement, facts, &mut judged, decision);
         } else {
@@ -888,7 +869,7 @@ impl Judge {
         let prover = self.prover(&self.bound.taints);
         self.conflicts(facts, decision);
         if !decision.conflicts.is_empty()
-            && let Some(block) = self.sweeps(statement)
+            && let Some(block) = self.sweeps(statement).or_else(|| self.compares_rows(statement, facts))
         {
             judged.block.get_or_insert(block);
         }
@@ -1101,6 +1082,47 @@ impl Judge {
         let base: Base = found.get()?;
         let (rule, asking) = self.asking(base);
         Some(self.asks_too_much(base, Place::Conflict, rule, asking))
+    }
+
+    /// Refuses to give a masked column a value where a trigger leaves out rows that stay as they are: how many were updated says whether
+    /// it was that value.
+    fn compares_rows(&self, statement: Node<'_>, facts: &Facts<'_>) -> Option<Block> {
+        let leaves_out = |(table, function, _): &&(u32, String, Vec<String>)| {
+            function == "suppress_redundant_updates_trigger" && self.bound.taints.contains_key(table)
+        };
+        let mut tables =
+            self.catalog.code.built_in.iter().filter(leaves_out).map(|(table, ..)| *table).peekable();
+        tables.peek()?;
+        let tables: HashSet<u32> = tables.collect();
+        // By itself, through a view of it, or with its parent.
+        let reaches = |table: &Table| {
+            let same = self.bound.taints.get(&table.oid).into_iter().flat_map(|t| t.same.values());
+            let children =
+                self.catalog.tables.iter().filter(|t| t.parents.contains(&table.oid)).map(|t| t.oid);
+            same.map(|(oid, _)| *oid).chain(children).chain([table.oid]).any(|oid| tables.contains(&oid))
+        };
+        let updated = facts.acts.iter().filter(|a| a.class == "update").filter_map(|a| a.target);
+        let mut hidden: HashMap<&str, Base> = HashMap::new();
+        for table in
+            updated.flat_map(|name| self.bound.index.candidates(&self.catalog, name)).filter(|t| reaches(t))
+        {
+            let taint = self.bound.taints.get(&table.oid).into_iter().flat_map(|t| &t.columns);
+            hidden.extend(taint.map(|(name, number)| (&**name, (table.oid, *number))));
+        }
+        let mut stack = if hidden.is_empty() { Vec::new() } else { vec![statement] };
+        while let Some(node) = stack.pop() {
+            if let Node::ResTarget(target) = node
+                && let Some(base) = target.name().and_then(|name| hidden.get(name)).copied()
+                && self.conflict(base).is_some()
+            {
+                let (rule, asking) = self.asking(base);
+                return Some(self.asks_too_much(base, Place::Conflict, rule, asking));
+            }
+            if children(node, &mut stack).is_err() {
+                return None;
+            }
+        }
+        None
     }
 
     /// Inserts into a table with masked columns, or a view of one.
@@ -1539,11 +1561,11 @@ impl Judge {
         facts: &Facts<'_>,
     ) -> Option<Limited> {
         let limit = || rows.limit.clone();
-        if facts.functions.iter().any(|f| self.bound.index.stranger(f)) {
+        let stranger = |f: &str| self.bound.index.stranger(f);
+        // What a name stands for is told by the session, where it knows.
+        let kept = facts.acts.iter().any(|a| matches!(a.class, "fetch" | "execute" | "call"));
+        if kept || facts.functions.iter().any(|f| stranger(f)) {
             return Some(Limited::unknown(limit()));
-        }
-        if facts.acts.iter().any(|a| matches!(a.class, "fetch" | "execute" | "call")) {
-            return Some(Limited { limit: limit(), weight: 1, collects: facts.collects, few: false });
         }
         let structure = |name: &Name<'_>| match name.schema {
             Some(schema) => lineage::system(schema, name.name) == Some(true),
@@ -1560,9 +1582,19 @@ impl Judge {
         let everything = rows.tables.is_empty() && rows.columns.is_empty();
         // How often each is named: a table by all of its names together where the rule says tables, else each by its own.
         let mut uses: HashMap<&str, u64> = HashMap::new();
+        let mut collects = facts.collects;
         for name in &facts.names {
+            let (mut weight, mut gathers) = (1, false);
+            for view in self.views(*name) {
+                if !view.stored && (view.opaque || view.functions.iter().any(|f| stranger(f))) {
+                    return Some(Limited::unknown(limit()));
+                }
+                gathers |= view.collects;
+                weight = weight.max(view.weight);
+            }
             if if everything { !structure(name) } else { named(name) } {
-                *uses.entry(if everything { name.name } else { "" }).or_default() += 1;
+                collects |= gathers;
+                *uses.entry(if everything { name.name } else { "" }).or_default() += weight;
             }
         }
         let tables = uses.drain().map(|(_, n)| n).max()?;
@@ -1570,7 +1602,12 @@ impl Judge {
         facts.ctes.iter().for_each(|name| *uses.entry(name).or_default() += 1);
         let weight = uses.into_values().fold(tables, u64::saturating_mul);
         let few = facts::few(statement, &|name| self.key(name));
-        Some(Limited { limit: limit(), weight, collects: facts.collects, few })
+        Some(Limited { limit: limit(), weight, collects, few })
+    }
+
+    /// The views a name may mean.
+    fn views(&self, name: Name<'_>) -> impl Iterator<Item = &View> {
+        self.bound.index.candidates(&self.catalog, name).filter_map(|t| self.bound.views.get(t.oid))
     }
 
     /// Whether a rule names a table, or reaches it through views and by descent.
@@ -1689,6 +1726,8 @@ impl Judge {
                         .any(|t| lineage::system(&t.schema, &t.name).is_some())
             }
         };
+        // What is written to a view is written to its table.
+        let own = |name: Name<'_>| own(name) || self.views(name).any(|v| v.system);
         let written = facts.acts.iter().filter_map(|a| a.target);
         let copied = facts.copies.iter().filter(|c| c.is_from).filter_map(|c| c.relation);
         written.chain(copied).any(own).then(|| {
@@ -2058,6 +2097,28 @@ fn code(facts: &Facts<'_>) -> Option<Block> {
         "42501",
         format!("{runner}() runs text or reaches files that could not be analysed"),
     ))
+}
+
+/// Refuses to make a relation of a system relation's name, which would be found before that one: rules speak of it as structure.
+fn named_as_system(statement: Node<'_>, facts: &Facts<'_>) -> Option<Block> {
+    let mut stack = if facts.ddl { vec![statement] } else { Vec::new() };
+    while let Some(node) = stack.pop() {
+        let made = match node {
+            Node::CreateStmt(s) => s.relation().and_then(nodes::RangeVar::relname),
+            Node::ViewStmt(s) => s.view().and_then(nodes::RangeVar::relname),
+            Node::IntoClause(s) => s.rel().and_then(nodes::RangeVar::relname),
+            Node::RenameStmt(s) => s.newname(),
+            _ => None,
+        };
+        if let Some(name) = made.filter(|n| listed(known::SYSTEM_RELATIONS, n)) {
+            let message = format!("{name} is a name of the server's own, and is not given to anything else");
+            return Some(built_in(CODE_NOT_ANALYSED, "42501", message));
+        }
+        if children(node, &mut stack).is_err() {
+            return None;
+        }
+    }
+    None
 }
 
 /// The name of a setting whose effect nobody listed.

@@ -14,6 +14,7 @@ pub mod mentions;
 pub(crate) mod plpgsql;
 pub(crate) mod swept;
 pub(crate) mod trace;
+pub(crate) mod views;
 pub(crate) mod with;
 
 use memchr::{memchr, memchr2};

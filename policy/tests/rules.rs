@@ -155,6 +155,25 @@ fn catalog() -> Catalog {
         &[("c", 25)],
         Some("SELECT shipments.contact AS c FROM shipments"),
     );
+    for (name, definition) in [
+        ("v_listed", "SELECT string_agg(orders.item, ',') AS t FROM orders"),
+        ("v_pairs", "SELECT a.item AS t FROM orders a, orders b"),
+        ("v_over_pairs", "SELECT p.t FROM v_pairs p, v_pairs q"),
+        ("v_calls", "SELECT get_contact(1) AS t"),
+        ("v_over_calls", "SELECT v_calls.t FROM v_calls"),
+        ("v_settings", "SELECT name AS t, setting FROM pg_settings"),
+    ] {
+        table("public", name, 'v', &[], &[("t", 25), ("setting", 25)], Some(definition));
+    }
+    let texts = table(
+        "public",
+        "texts",
+        'r',
+        &[],
+        &[("id", 23), ("email", 25), ("title", 25), ("search", 3614)],
+        None,
+    );
+    table("public", "mv_calls", 'm', &[], &[("t", 25)], Some("SELECT get_contact(1) AS t"));
     let function = |name: &str, language: &str| Function {
         oid: 17_000,
         schema: "public".into(),
@@ -272,6 +291,12 @@ fn catalog() -> Catalog {
             defaults: vec![(shipments, 4, "public.ssn_of(3)".into())],
             triggers: vec![(shipments, 17_500)],
             fired: vec![(notes, 17_501, 4)],
+            built_in: [
+                ("tsvector_update_trigger", vec!["search", "pg_catalog.simple", "email"]),
+                ("suppress_redundant_updates_trigger", vec![]),
+            ]
+            .map(|(function, given)| (texts, function.into(), given.into_iter().map(str::to_owned).collect()))
+            .into(),
         },
         // A trigger on victims; deleting from kv deletes from customers.
         enums: vec!["mood".into()],

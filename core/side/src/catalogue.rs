@@ -338,6 +338,9 @@ async fn code(client: &Client) -> Result<Code, CatalogueError> {
         }
         code.fired.push((table, function, on));
     }
+    for row in optional(client, WHAT, BUILT_IN_TRIGGERS).await? {
+        code.built_in.push((cell(&row, 0, WHAT)?, cell(&row, 1, WHAT)?, cell(&row, 2, WHAT)?));
+    }
     Ok(code)
 }
 
@@ -511,6 +514,11 @@ const DEFAULTS: &str = "select a.adrelid, a.adnum, pg_get_expr(a.adbin, a.adreli
 
 const TRIGGERS: &str =
     "select tgrelid, tgfoid, tgtype from pg_trigger where not tgisinternal order by 1, 2, 3";
+
+/// What a trigger is given ends with a zero byte each; those in it are no text of a column's name.
+const BUILT_IN_TRIGGERS: &str = "select t.tgrelid, p.proname::text, string_to_array(encode(t.tgargs, 'escape'), '\\000') \
+    from pg_trigger t join pg_proc p on p.oid = t.tgfoid join pg_language l on l.oid = p.prolang \
+    where not t.tgisinternal and l.lanname in ('internal', 'c') order by 1, 2, t.oid";
 
 const CASCADES: &str = "select distinct confrelid, conrelid from pg_constraint \
     where contype = 'f' and (confupdtype not in ('a', 'r') or confdeltype not in ('a', 'r')) order by 1, 2";

@@ -1172,6 +1172,21 @@ fn filled(catalog: &Catalog, index: &Index, taints: &Taints, summaries: &Summari
             out.push(((table.oid, column.number), of.clone()));
         }
     }
+    // `tsvector_update_trigger(search, 'pg_catalog.english', name, email)`: which of them it fills is the function's matter.
+    for (oid, _, given) in &catalog.code.built_in {
+        let (Some(table), Some(taint)) = (index.table(catalog, *oid), taints.get(oid)) else { continue };
+        let named = |number: i16| {
+            let column = table.columns.iter().find(|c| c.number == number);
+            column.is_some_and(|c| given.iter().any(|g| g.eq_ignore_ascii_case(&c.name)))
+        };
+        let of: Vec<(u32, i16)> = taint.columns.values().filter(|n| named(**n)).map(|n| (*oid, *n)).collect();
+        if of.is_empty() {
+            continue;
+        }
+        for column in table.columns.iter().filter(|c| named(c.number) && !of.contains(&(*oid, c.number))) {
+            out.push(((*oid, column.number), of.clone()));
+        }
+    }
     out
 }
 
