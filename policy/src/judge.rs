@@ -20,7 +20,7 @@ use crate::rule::{
     Action, Asking, BlockRule, Compiled, OnlyRule, Predicates, RowLimit, RowsRule, Scope, TablePattern,
 };
 use crate::shape;
-use crate::sql::children::children;
+use crate::sql::children::{Unknown, children};
 use crate::sql::facts::{self, Act, Copy, Facts, Name, Value};
 use crate::sql::known::{self, Part, listed};
 use crate::sql::lineage::{self, Index, Prover, Question, Taints};
@@ -581,6 +581,13 @@ impl Judge {
         })
     }
 
+    /// What a statement is, and what it calls by whatever notation.
+    fn facts<'n>(&self, statement: Node<'n>) -> Result<Facts<'n>, Unknown> {
+        let mut facts = facts::read(statement)?;
+        self.bound.index.dotted(&mut facts);
+        Ok(facts)
+    }
+
     fn decide(&self, sql: &[u8]) -> Decision {
         let tree = match sql::parse(sql) {
             Ok(tree) => tree,
@@ -597,11 +604,11 @@ impl Judge {
             .iter()
             .flat_map(|tree| tree.stmts())
             .flat_map(actions)
-            .filter_map(|statement| Some((statement, facts::read(statement).ok()?)))
+            .filter_map(|statement| Some((statement, self.facts(statement).ok()?)))
             .collect();
         for statement in tree.stmts() {
             count += 1;
-            let Ok(mut facts) = facts::read(statement) else {
+            let Ok(mut facts) = self.facts(statement) else {
                 return self.refuse(&Refusal::Unclear("it holds a construct nobody here understands"));
             };
             if several && count == 1 {
@@ -681,7 +688,7 @@ impl Judge {
 
     /// What the statements of a text call, and what fires on their writes.
     fn moved(&self, tree: &ParseResult, moved: &mut Moved) {
-        for facts in tree.stmts().flat_map(actions).filter_map(|s| facts::read(s).ok()) {
+        for facts in tree.stmts().flat_map(actions).filter_map(|s| self.facts(s).ok()) {
             moved.functions.extend(facts.functions.iter().map(|f| (*f).to_owned()));
             let truncates = facts.acts.iter().any(|a| a.class == "truncate");
             let named = facts.names.iter().filter(|_| truncates).map(|n| ("truncate", *n));

@@ -6,8 +6,8 @@
 use pg_raw_parse::{Node, nodes};
 
 use super::children::{Unknown, children};
-use super::literal;
 use super::with::{self, Ctes};
+use super::{known, literal};
 
 /// A relation as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -74,6 +74,9 @@ pub(crate) struct Facts<'a> {
     pub ctes: Vec<&'a str>,
     /// Last part of every function name called.
     pub functions: Vec<&'a str>,
+    /// Names behind a dot that call a function where there is no such column: of `(x).f`, and of `t.f`.
+    pub applied: Vec<&'a str>,
+    pub beside: Vec<&'a str>,
     /// `SET name = value` (the value when it is one constant), RESET without one.
     pub settings: Vec<(&'a str, Option<Vec<&'a str>>)>,
     /// `set_config(name, value, …)` with a constant name, else `None`.
@@ -114,6 +117,17 @@ pub(crate) fn read(statement: Node<'_>) -> Result<Facts<'_>, Unknown> {
         match node {
             Node::RangeVar(r) => relations.push(r),
             Node::FuncCall(f) => function(f, &mut facts),
+            Node::A_Indirection(i) => {
+                for field in i.indirection().iter().filter_map(Node::as_str) {
+                    facts.applied.push(field);
+                    facts.collects |= collects(field);
+                }
+            }
+            Node::ColumnRef(c) if c.fields().len() > 1 => {
+                let last = c.fields().iter().next_back().and_then(Node::as_str);
+                facts.beside.extend(last);
+                facts.collects |= last.is_some_and(collects);
+            }
             Node::VariableSetStmt(s) => setting(s, &mut facts),
             Node::CopyStmt(c) => facts.copies.push(copy(c)),
             Node::InsertStmt(i) => facts.on_conflict |= i.on_conflict_clause().is_some(),
@@ -632,6 +646,10 @@ pub(crate) fn makes_rows(row: Node<'_>, one: &dyn Fn(&str) -> bool) -> bool {
 
 /// A call of a function that may return rows.
 pub(crate) fn row_function(node: Node<'_>, one: &dyn Fn(&str) -> bool) -> bool {
+    if let Node::A_Indirection(i) = node {
+        let many = |f: &str| known::listed(known::ROW_FUNCTIONS, f) || (known::acts(f) && !one(f));
+        return i.indirection().iter().filter_map(Node::as_str).any(many);
+    }
     let Node::FuncCall(f) = node else { return false };
     let parts = f.funcname();
     let function = parts.len().checked_sub(1).and_then(|i| parts.get(i)).and_then(Node::as_str);
@@ -643,7 +661,7 @@ pub(crate) fn other_each_time(node: Node<'_>) -> bool {
     let Node::FuncCall(f) = node else { return false };
     let parts = f.funcname();
     let function = parts.len().checked_sub(1).and_then(|i| parts.get(i)).and_then(Node::as_str);
-    f.over().is_some() || !function.is_some_and(super::known::stable)
+    f.over().is_some() || !function.is_some_and(known::stable)
 }
 
 /// More than one statement in one text.

@@ -147,6 +147,15 @@ pub(crate) fn one_row(function: &str) -> bool {
     !many && (listed(PURE_FUNCTIONS, function) || listed(EFFECT_FUNCTIONS, function))
 }
 
+/// A built-in function that can be called with one argument, `(x).f` and `t.f` among the ways, and is not harmless. Of what is neither this
+/// nor a function of users nobody needs to know whether it is a field.
+pub(crate) fn acts(function: &str) -> bool {
+    let own = ["binary_upgrade_", "brin_", "gin_", "lo_", "pg_"];
+    listed(EFFECT_FUNCTIONS, function)
+        || listed(TEXT_RUNNERS, function)
+        || (own.iter().any(|prefix| function.starts_with(prefix)) && !listed(PURE_FUNCTIONS, function))
+}
+
 /// Those of [`PURE_FUNCTIONS`] that never fail, nor answer NULL for what is not NULL, nor are longer or shorter because of the letters
 /// of a value: what they make of a masked column can be masked whole, and no error, no NULL and no size (what a sort writes to disk, how
 /// many lines a plan has, where a limit cuts) tells of it. Whether a number overflows is left out of account for

@@ -36,6 +36,8 @@ pub(crate) struct Index {
     bodies: HashMap<Box<str>, Vec<usize>>,
     /// Functions of triggers, by the table they stand on or one it descends from, and on what they fire.
     fired: HashMap<u32, Vec<(usize, i16)>>,
+    /// Names of functions that some relation has a column of.
+    fields: HashSet<Box<str>>,
     /// By the relation they stand on.
     rules: HashMap<u32, Vec<Rewrite>>,
     /// Tables that have an index of this name.
@@ -161,6 +163,15 @@ impl Index {
     ) -> impl Iterator<Item = &'c Function> {
         let all = self.fired.get(&table).into_iter().flatten();
         all.filter(move |(_, on)| on & event != 0).filter_map(|(at, _)| catalog.functions.get(*at))
+    }
+
+    /// Adds the functions that are called in the notation of a column.
+    pub(crate) fn dotted(&self, facts: &mut super::facts::Facts<'_>) {
+        let called = |f: &&str| known::acts(f) || self.functions.contains_key(*f);
+        let field = |f: &&str| self.fields.contains(*f) && !listed(known::TEXT_RUNNERS, f);
+        let beside = facts.beside.iter().filter(|f| !field(f));
+        let found: Vec<&str> = facts.applied.iter().chain(beside).copied().filter(called).collect();
+        facts.functions.extend(found);
     }
 
     /// What functions of users do by themselves when they are called, and those that they call, as far as their texts can be parsed.
@@ -315,6 +326,11 @@ impl Index {
             let named = User { c: true, rows: false };
             let named = index.functions.entry(function.name.as_str().into()).or_insert(named);
             *named = User { c: named.c && c, rows: named.rows || function.rows };
+        }
+        for column in catalog.tables.iter().flat_map(|t| &t.columns) {
+            if known::acts(&column.name) || index.functions.contains_key(column.name.as_str()) {
+                index.fields.insert(column.name.as_str().into());
+            }
         }
         index
     }
@@ -615,7 +631,7 @@ impl<'c> Prover<'c> {
                     if known::defines(field).is_some() && !self.taints.is_empty() {
                         out.problems.push(DEFINITION);
                     }
-                    if self.index.user(field) {
+                    if self.index.user(field) || known::acts(field) {
                         out.unknown_function = true;
                         out.problems.push("it calls a function that is not known to be harmless");
                     }
@@ -838,7 +854,7 @@ impl<'c> Prover<'c> {
                         t.columns.iter().any(|c| c.name == column) || known::system_column(t, column)
                     };
                     // `t.f` calls f(t) when t has no column f.
-                    if self.index.user(column)
+                    if (self.index.user(column) || known::acts(column))
                         && !of.is_some_and(|t| !t.is_empty() && t.iter().all(is_column))
                     {
                         proof.unknown_function = true;

@@ -1886,6 +1886,8 @@ impl<'a> Tracer<'a> {
             let mut val = self.summary(function);
             self.trace.unknown_function |= val.stranger;
             self.trace.stranger |= val.stranger && row.hidden();
+            self.trace.effects |=
+                row.hidden() && self.world.summaries.get(function).is_some_and(|s| s.effects);
             val.column = None;
             return Ok(val);
         }
@@ -1896,6 +1898,11 @@ impl<'a> Tracer<'a> {
         let harmless = listed(known::PURE_FUNCTIONS, function) || listed(known::TYPES, function);
         if known::defines(function).is_some() {
             return Ok(Val::definition(Part::Whole));
+        }
+        if known::acts(function) {
+            self.trace.effects |= row.hidden();
+            self.trace.stranger |= row.hidden();
+            self.trace.unknown_function = true;
         }
         Ok(if harmless { Val::default() } else { Val::unknown() })
     }
@@ -2122,12 +2129,16 @@ impl<'a> Tracer<'a> {
                             part => {
                                 let Some(field) = part.as_str() else { continue };
                                 // `(x).f` calls f(x).
+                                let user = self.world.index.user(field);
                                 if known::defines(field).is_some() {
                                     acc.add(&Val::definition(Part::Whole));
-                                }
-                                if self.world.index.user(field) {
-                                    let val = self.summary(field);
-                                    acc.add(&val);
+                                } else if user || known::acts(field) || listed(known::ROW_FUNCTIONS, field) {
+                                    let given = self.deeper(|t| t.value(i.arg(), scope))?;
+                                    if user || known::acts(field) {
+                                        acc.add(&self.applied(field, &given)?);
+                                    } else {
+                                        self.record(&given, Place::Rows);
+                                    }
                                 }
                             }
                         }
