@@ -795,7 +795,7 @@ impl Judge {
             .or_else(|| code(facts))
             .or_else(|| self.catalogue_written(facts))
             .or_else(|| self.renamed(statement))
-            .or_else(|| named_as_system(statement, facts));
+            .or_else(|| named_as_system(statement, facts, self.scope.masks()));
         if self.scope.masks() {
             self.masked(statement, facts, &mut judged, decision);
         } else {
@@ -2107,17 +2107,20 @@ fn code(facts: &Facts<'_>) -> Option<Block> {
 }
 
 /// Refuses to make a relation of a system relation's name, which would be found before that one: rules speak of it as structure.
-fn named_as_system(statement: Node<'_>, facts: &Facts<'_>) -> Option<Block> {
+/// Under masks, of a type's neither: `text` would be that relation's row, and what is cast to it could be checked.
+fn named_as_system(statement: Node<'_>, facts: &Facts<'_>, masks: bool) -> Option<Block> {
     let mut stack = if facts.ddl { vec![statement] } else { Vec::new() };
     while let Some(node) = stack.pop() {
         let made = match node {
             Node::CreateStmt(s) => s.relation().and_then(nodes::RangeVar::relname),
             Node::ViewStmt(s) => s.view().and_then(nodes::RangeVar::relname),
             Node::IntoClause(s) => s.rel().and_then(nodes::RangeVar::relname),
-            Node::RenameStmt(s) => s.newname(),
+            // Of a column or a constraint it is no relation's.
+            Node::RenameStmt(s) if s.subname().is_none() => s.newname(),
             _ => None,
         };
-        if let Some(name) = made.filter(|n| listed(known::SYSTEM_RELATIONS, n)) {
+        let theirs = |n: &&str| listed(known::SYSTEM_RELATIONS, n) || (masks && listed(known::TYPES, n));
+        if let Some(name) = made.filter(theirs) {
             let message = format!("{name} is a name of the server's own, and is not given to anything else");
             return Some(built_in(CODE_NOT_ANALYSED, "42501", message));
         }

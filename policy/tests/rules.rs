@@ -76,7 +76,8 @@ fn catalog() -> Catalog {
     ];
     let customers = table("public", "customers", 'r', &[], &person, None);
     table("public", "customers_archive", 'r', &[customers], &person, None);
-    let part = [("id", 23), ("region", 25), ("ssn", 25)];
+    // A type of users.
+    let part = [("id", 23), ("region", 16_399), ("ssn", 25)];
     let parted = table("public", "customers_part", 'p', &[], &part, None);
     table("public", "customers_part_eu", 'r', &[parted], &part, None);
     let orders = table(
@@ -270,6 +271,19 @@ fn catalog() -> Catalog {
             Function {
                 body: "BEGIN INSERT INTO customers (email) VALUES (p_email); UPDATE customers SET name = lower(p_email); END".into(),
                 ..function("register", "plpgsql")
+            },
+            Function {
+                body: "SELECT set_config('app.note', (SELECT ssn FROM public.customers WHERE id = $1), false)".into(),
+                ..function("remember", "sql")
+            },
+            Function {
+                body: "BEGIN PERFORM set_config('app.note', (SELECT string_agg(ssn, ' ') FROM public.customers), false); END".into(),
+                ..function("remember_all", "plpgsql")
+            },
+            Function {
+                body: "BEGIN PERFORM FROM public.customers WHERE ssn LIKE q; RETURN FOUND; END".into(),
+                arguments: "q text".into(),
+                ..function("seek", "plpgsql")
             },
             function("initcap", "sql"),
             function("uuid_generate_v4", "c"),

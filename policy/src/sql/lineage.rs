@@ -19,7 +19,7 @@ use super::known::{self, Part, listed};
 use super::plpgsql;
 use super::trace::{self, Place, Summaries, World};
 use super::with::{self, Ctes};
-use crate::catalog::{Catalog, Constraint, Function, Table};
+use crate::catalog::{Catalog, Constraint, Function, Table, TableColumn};
 
 /// A catalogue, ready to be asked by name.
 #[derive(Debug, Default)]
@@ -982,6 +982,9 @@ pub(crate) fn harmless_ddl(statement: Node<'_>, prover: &Prover<'_>) -> Result<(
         }
         Ok(())
     };
+    if takes_columns(statement, prover) {
+        return Err("it may drop columns of a table with masked ones");
+    }
     match statement {
         // Rows of its parents move into it: their columns are its own, its checks and bounds are questions about them, and its name is
         // known to nobody.
@@ -1068,6 +1071,54 @@ pub(crate) fn harmless_ddl(statement: Node<'_>, prover: &Prover<'_>) -> Result<(
         return Err("it stores how something is defined");
     }
     if gathered.unknown_function { Err(CODE) } else { Ok(()) }
+}
+
+/// Whether a DROP … CASCADE may take columns of a table with something to hide, by their type or by what they are generated with: what
+/// stands behind them would move to other places.
+fn takes_columns(statement: Node<'_>, prover: &Prover<'_>) -> bool {
+    use nodes::ObjectType as T;
+    /// The first OID that is no built-in type's.
+    const FIRST_OF_USERS: u32 = 16_384;
+    let (behavior, kind, objects) = match statement {
+        Node::DropStmt(d) => (d.behavior, Some(d.remove_type), d.objects().iter().collect()),
+        Node::DropOwnedStmt(d) => (d.behavior, None, Vec::new()),
+        _ => return false,
+    };
+    if behavior != nodes::DropBehavior::DROP_CASCADE {
+        return false;
+    }
+    let last = |object: &Node<'_>| match object {
+        Node::NodeList(l) => l.iter().next_back().and_then(Node::as_str).map(str::to_owned),
+        object => object.as_str().map(str::to_owned),
+    };
+    let dropped: Vec<String> = objects.iter().filter_map(last).collect();
+    let named = |name: &str| dropped.iter().any(|d| d == name);
+    let goes = |column: &TableColumn| {
+        let of_users = column.type_oid >= FIRST_OF_USERS;
+        let (schema, base) = column.type_name.rsplit_once('.').unwrap_or(("", &column.type_name));
+        let plain = |name: &str| name.trim_end_matches("[]").trim_matches('"').to_owned();
+        match kind {
+            Some(
+                T::OBJECT_INDEX | T::OBJECT_POLICY | T::OBJECT_RULE | T::OBJECT_SEQUENCE | T::OBJECT_TRIGGER,
+            ) => false,
+            // Its rows may be what a column holds.
+            Some(T::OBJECT_TABLE | T::OBJECT_VIEW | T::OBJECT_MATVIEW | T::OBJECT_FOREIGN_TABLE) => {
+                of_users && named(&plain(base))
+            }
+            // Written without its schema it is found by search_path.
+            Some(T::OBJECT_SCHEMA) => {
+                let found = |s: &String| schema.is_empty() && named(s);
+                of_users && (named(&plain(schema)) || prover.catalog.search_path.iter().any(found))
+            }
+            // The type may be made of the one that is dropped.
+            Some(T::OBJECT_TYPE | T::OBJECT_DOMAIN) => of_users,
+            Some(T::OBJECT_COLLATION) => true,
+            _ => of_users || column.generated.is_some(),
+        }
+    };
+    let tables = prover.catalog.tables.iter().filter(|t| matches!(t.kind, 'r' | 'p' | 'f'));
+    let hides = |t: &&Table| prover.taints.get(&t.oid).is_some_and(|taint| !taint.defines());
+    tables.filter(hides).flat_map(|t| &t.columns).any(goes)
 }
 
 /// The taint of every relation, from the columns rules name: descendants, ancestors, generated columns and views follow; and what

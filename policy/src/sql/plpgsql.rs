@@ -82,6 +82,11 @@ pub(crate) fn queries(body: &str) -> Vec<String> {
             length = rest.find(|c: char| !is_word(c) && c != '$').unwrap_or(rest.len());
             match &*rest.get(..length).unwrap_or_default().to_ascii_lowercase() {
                 "select" if query.is_none() => query = Some((String::new(), depth)),
+                "perform" if query.is_none() => {
+                    query = Some(("SELECT".to_owned(), depth));
+                    rest = rest.get(length..).unwrap_or_default();
+                    continue;
+                }
                 "into" if query.as_ref().is_some_and(|(_, began)| *began == depth) => {
                     rest = rest.get(into(rest)..).unwrap_or_default();
                     continue;

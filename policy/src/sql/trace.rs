@@ -3294,7 +3294,8 @@ pub(crate) fn betrayed(world: World<'_>, functions: &[&Function]) -> Option<Summ
                     summary.launders |= sql && facts::read(statement).is_ok_and(|f| f.writes || f.ddl);
                     continue;
                 };
-                summary.launders |= trace.keeps();
+                // What it hands to a setting, a lock or a listener is there to be looked at.
+                summary.launders |= trace.keeps() || trace.effects;
                 let asks = |(base, place): &&(Base, Place)| {
                     matches!(place, Place::Predicate | Place::Case) && !world.defines(*base)
                 };
