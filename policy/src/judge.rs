@@ -20,6 +20,7 @@ use crate::rule::{
     Action, Asking, BlockRule, Compiled, OnlyRule, Predicates, RowLimit, RowsRule, Scope, TablePattern,
 };
 use crate::shape;
+use crate::sql::behind::Behind;
 use crate::sql::children::{Unknown, children};
 use crate::sql::facts::{self, Act, Copy, Facts, Name, Value};
 use crate::sql::known::{self, Part, listed};
@@ -79,6 +80,8 @@ pub struct Decision {
     /// How often it runs what a name stands for (SQL's EXECUTE), with values of its own.
     pub executes: usize,
     pub mentions: Mentions,
+    /// What code of users may do that it sets in motion without naming it: behind views, triggers, rules, defaults and types.
+    pub behind: Mentions,
 }
 
 /// What the analysis says of an output column, before the server has said anything.
@@ -266,7 +269,13 @@ impl Decision {
             strangers: false,
             executes: 0,
             mentions: Mentions::default(),
+            behind: Mentions::default(),
         }
+    }
+
+    /// What code of users may do that it sets in motion.
+    pub fn code(&self) -> Mentions {
+        if self.strangers { Mentions::ALL } else { self.behind }
     }
 
     /// Evidence that the statement may be sent; none when it is refused.
@@ -311,11 +320,13 @@ pub(crate) struct Bound {
     /// By table: masked columns that a write to it, or to its descendants, is compared with.
     compared: HashMap<u32, Vec<Base>>,
     unresolved: Vec<String>,
+    behind: Behind,
 }
 
 impl Bound {
     pub(crate) fn new(id: u64, scope: &Scope, catalog: &Catalog) -> Bound {
-        let mut bound = Bound { id, index: Index::new(catalog), ..Bound::default() };
+        let (index, behind) = (Index::new(catalog), Behind::new(catalog));
+        let mut bound = Bound { id, index, behind, ..Bound::default() };
         let family = Family::new(catalog);
         for enforce in [true, false] {
             let mut named: HashMap<u32, Vec<i16>> = HashMap::new();
@@ -630,6 +641,7 @@ impl Judge {
             decision.executes += facts.acts.iter().filter(|a| a.class == "execute").count();
             decision.strangers |= facts.acts.iter().any(|a| matches!(a.class, "do" | "call" | "execute"))
                 || facts.functions.iter().any(|f| self.bound.index.stranger(f));
+            decision.behind = decision.behind.or(self.behind(statement, &facts));
             decision.literals_matter |=
                 !facts.copies.is_empty() || !facts.settings.is_empty() || !facts.set_config.is_empty();
             let form = forms.get(count - 1).map(String::as_str);
@@ -655,6 +667,43 @@ impl Judge {
             decision.verdict = Verdict::Block(block);
         }
         decision
+    }
+
+    /// What code of users may do to the session that a statement sets in motion without calling it.
+    fn behind(&self, statement: Node<'_>, facts: &Facts<'_>) -> Mentions {
+        let behind = &self.bound.behind;
+        let mut all = Mentions::default();
+        if behind.is_quiet() {
+            return all;
+        }
+        let of = |name: Name<'_>, written: bool| {
+            let named = self.bound.index.candidates(&self.catalog, name);
+            named.fold(Mentions::default(), |all, table| all.or(behind.of(table.oid, written)))
+        };
+        let truncates = facts.acts.iter().any(|a| a.class == "truncate");
+        for name in &facts.names {
+            all = all.or(of(*name, truncates));
+        }
+        let copied = facts.copies.iter().filter(|c| c.is_from).filter_map(|c| c.relation);
+        for name in facts.acts.iter().filter_map(|a| a.target).chain(copied) {
+            all = all.or(of(name, true));
+        }
+        if facts.commits {
+            all = all.or(behind.commits());
+        }
+        if behind.has_types() {
+            let mut stack = vec![statement];
+            while let Some(node) = stack.pop() {
+                if let Node::TypeName(t) = node {
+                    let last = t.names().iter().filter_map(nodes::String::sval).next_back();
+                    all = all.or(behind.of_type(last.unwrap_or_default()));
+                }
+                if children(node, &mut stack).is_err() {
+                    return Mentions::ALL;
+                }
+            }
+        }
+        all
     }
 
     /// What functions of users do that a text calls, and what its writes set in motion by triggers and rules, where a rule blocks
@@ -929,6 +978,8 @@ impl Judge {
             });
         }
         let proof = prover.prove(statement, Question::Output);
+        // `(x).f` and `x.f` call f(x).
+        decision.strangers |= proof.unknown_function;
         judged.clean = proof.clean();
         // What is inserted is the client's own; what it is compared with is not.
         let compares = facts.on_conflict && self.inserts_beside_masked(facts);
@@ -1307,9 +1358,11 @@ impl Judge {
             return;
         }
         let format = if copy.format == "binary" { Format::Binary } else { Format::Text };
+        let proof = prover.prove(statement, Question::Output);
+        decision.strangers |= proof.unknown_function;
         let cells = match copy.relation {
             Some(name) if !copy.query => self.copy_cells(name, &copy.columns, format),
-            _ if prover.prove(statement, Question::Output).clean() => CopyCells::Clean,
+            _ if proof.clean() => CopyCells::Clean,
             _ => match trace::trace(self.world(), statement) {
                 Ok(trace) => {
                     self.asked(&trace, judged, decision);

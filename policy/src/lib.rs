@@ -23,6 +23,7 @@ pub use facts::{Column, Format};
 pub use judge::{Decision, Judge, Kept, Origin, Probe, ProbeValue};
 pub use plan::{CopyPlan, Plan};
 pub use rule::{Policy, RowLimit, Scope, compile};
+pub use sql::mentions::Mentions;
 pub use subject::Subject;
 pub use trial::{Outcome, TestResult, run_tests};
 pub use verdict::{Block, Pass, Verdict};

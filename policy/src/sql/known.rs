@@ -270,9 +270,9 @@ pub(crate) fn out_parameter(function: &str) -> Option<&'static str> {
     }
 }
 
-/// A setting that the server did not invent: it may hold anything.
+/// A setting that may hold anything: one that the server did not invent, or that sessions call themselves by.
 pub(crate) fn of_users(setting: &str) -> bool {
-    setting.contains('.')
+    setting.contains('.') || setting.eq_ignore_ascii_case("application_name")
 }
 
 /// A call of `current_setting` for a setting the server invented, by its name.

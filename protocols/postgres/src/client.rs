@@ -360,7 +360,7 @@ impl Ready {
         let Judged { number, decision, disturbs, mut refused } =
             self.judge_text(How::Parse, text, length, judged, now);
         let many = held >= PREPARED_MAX && self.tables.statements.len() >= PREPARED_MAX;
-        let large = whole && self.tables.bytes + text.len() + types.len() > PREPARED_BYTES_MAX;
+        let large = whole && self.tables.bytes as usize + text.len() + types.len() > PREPARED_BYTES_MAX;
         if !name.is_empty() && (many || (large && !self.scope.is_empty())) {
             let bound = if many { format!("{PREPARED_MAX}") } else { "64 MiB of".into() };
             refused = Some(Box::new(Block {
@@ -419,10 +419,14 @@ impl Ready {
         let (clean, disturbs) =
             if self.scope.is_empty() { (0, Disturbs::ALL) } else { self.binds(statement, applied) };
         let mut number = 0;
-        if refused.is_none()
-            && let Some(decision) = &decision
-        {
-            refused = self.executed(decision, now);
+        if refused.is_none() && !self.scope.is_empty() {
+            match &decision {
+                Some(decision) => {
+                    self.sends(decision);
+                    refused = self.executed(decision, now);
+                }
+                None => self.sends_unknown(),
+            }
         }
         if refused.is_none() && of == 0 && !self.scope.is_empty() {
             refused = self.unknown(statement);
@@ -538,7 +542,7 @@ impl Ready {
             });
             self.owed.push(Owed::OurDescribe)?;
         }
-        let disturbs = self.disturbs(portal, bound);
+        let disturbs = self.disturbs(portal, bound).with(self.tables.lurking());
         let portal = self.tables.portals.name(portal);
         let owed = Owed::Execute { portal, number, disturbs, since: now.mono_ns };
         flow.forward(total, Pass::housekeeping());

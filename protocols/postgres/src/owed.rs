@@ -444,7 +444,7 @@ mod tests {
     }
 
     fn bind(portal: &[u8], number: u64) -> Owed {
-        let disturbs = Disturbs { statements: false, portals: false };
+        let disturbs = Disturbs::default();
         Owed::Bind {
             portal: Name::new(portal),
             statement: Name::new(b"s"),

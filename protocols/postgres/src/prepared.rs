@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use flow::budget::Meter;
 use flow::limits::PREPARED_MAX;
-use policy::{Decision, Kept};
+use policy::{Decision, Kept, Mentions};
 
 use crate::name::{ByName, Name, Named};
 
@@ -31,8 +31,10 @@ pub(crate) struct Types(pub(crate) Box<[u8]>);
 
 impl Prepared {
     /// How much of [`flow::limits::PREPARED_BYTES_MAX`] it takes.
-    fn bytes(&self) -> usize {
-        self.text.as_ref().map_or(0, |t| t.len()) + self.types.as_ref().map_or(0, |t| t.0.len())
+    fn bytes(&self) -> u32 {
+        let bytes = self.text.as_ref().map_or(0, |t| t.len()) + self.types.as_ref().map_or(0, |t| t.0.len());
+        // Each is of one message, and all of them are bounded.
+        u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 }
 
@@ -51,21 +53,38 @@ pub(crate) struct Portal {
 pub(crate) struct Disturbs {
     pub(crate) statements: bool,
     pub(crate) portals: bool,
+    /// It runs on what was called before ([`policy::Mentions::resumes`]): what that may do, it may do.
+    pub(crate) resumes: bool,
 }
 
 impl Disturbs {
-    pub(crate) const ALL: Disturbs = Disturbs { statements: true, portals: true };
+    pub(crate) const ALL: Disturbs = Disturbs { statements: true, portals: true, resumes: true };
 
     pub(crate) fn of(decision: Option<&Decision>) -> Disturbs {
         let Some(decision) = decision else { return Disturbs::ALL };
+        let (does, code) = (decision.mentions, decision.code());
         Disturbs {
-            statements: decision.strangers || decision.mentions.statements,
-            portals: decision.strangers || decision.mentions.portals,
+            statements: does.statements || code.statements,
+            portals: does.portals || code.portals,
+            resumes: does.resumes,
         }
     }
 
     pub(crate) fn or(self, other: Disturbs) -> Disturbs {
-        Disturbs { statements: self.statements || other.statements, portals: self.portals || other.portals }
+        Disturbs {
+            statements: self.statements || other.statements,
+            portals: self.portals || other.portals,
+            resumes: self.resumes || other.resumes,
+        }
+    }
+
+    /// With what code that waits behind a cursor may do, where this goes on with it.
+    pub(crate) fn with(self, lurking: Mentions) -> Disturbs {
+        Disturbs {
+            statements: self.statements || (self.resumes && lurking.statements),
+            portals: self.portals || (self.resumes && lurking.portals),
+            resumes: self.resumes,
+        }
     }
 
     pub(crate) fn any(self) -> bool {
@@ -82,7 +101,7 @@ pub(crate) struct Tables {
     pub(crate) statements: Named<Prepared>,
     pub(crate) portals: Named<Portal>,
     /// What statements the client prepared take, lost ones too ([`Prepared::bytes`]).
-    pub(crate) bytes: usize,
+    pub(crate) bytes: u32,
     /// In a box: most sessions never use them.
     sql: Option<Box<SqlNames>>,
 }
@@ -101,6 +120,8 @@ struct SqlNames {
     unknown: Disturbs,
     /// Statements the client prepared whose names code of users may have given to others. They are prepared again before they are bound.
     lost: ByName<Prepared>,
+    /// What code may do that the open transaction has called, or a cursor was made of: it runs when they are gone on with.
+    lurking: Mentions,
 }
 
 /// Of SQL's PREPARE and DECLARE, that are remembered.
@@ -146,7 +167,7 @@ impl Tables {
         self.renamed(&name);
         let bytes = prepared.bytes();
         let before = self.statements.insert(name, prepared);
-        self.bytes = (self.bytes + bytes).saturating_sub(before.map_or(0, |p| p.bytes()));
+        self.bytes = self.bytes.saturating_add(bytes).saturating_sub(before.map_or(0, |p| p.bytes()));
     }
 
     /// The client closed this one.
@@ -173,7 +194,7 @@ impl Tables {
         let known = self.kept(decision).cloned();
         match decision {
             // It succeeded, so the name was free.
-            Some(d) if matches!(does, Some(Kept::Declared { .. })) && !d.strangers => {
+            Some(d) if matches!(does, Some(Kept::Declared { .. })) && !d.code().portals => {
                 let cursors = &mut self.sql.get_or_insert_default().cursors;
                 cursors.retain(|known| known.kept.as_ref().map(Kept::name) != does.map(Kept::name));
                 if cursors.len() >= SQL_CURSORS_MAX {
@@ -185,15 +206,15 @@ impl Tables {
             Some(d)
                 if d.clean
                     && !d.withhold
-                    && !d.strangers
+                    && !d.code().portals
                     && !d.mentions.portals
                     && !command.starts_with(b"ROLLBACK") => {}
-            Some(d) if !d.strangers && command == b"COMMIT\0" => self.forget_cursors_not_held(),
+            Some(d) if !d.code().portals && command == b"COMMIT\0" => self.forget_cursors_not_held(),
             _ => self.forget_cursors(),
         }
         match decision {
             // It succeeded, so the name was free.
-            Some(d) if matches!(does, Some(Kept::Prepared { .. })) && !d.strangers => {
+            Some(d) if matches!(does, Some(Kept::Prepared { .. })) && !d.code().statements => {
                 let prepared = &mut self.sql.get_or_insert_default().prepared;
                 if prepared.len() >= SQL_PREPARED_MAX {
                     prepared.remove(0);
@@ -201,8 +222,9 @@ impl Tables {
                 prepared.push(d.clone());
             }
             // What it ran is known.
-            Some(_) if matches!(does, Some(Kept::Executed { .. })) && known.is_some_and(|k| !k.strangers) => {
-            }
+            Some(_)
+                if matches!(does, Some(Kept::Executed { .. }))
+                    && known.is_some_and(|k| !k.code().statements) => {}
             _ if Disturbs::of(decision.map(AsRef::as_ref)).statements => self.forget_prepared(),
             _ => {}
         }
@@ -233,6 +255,25 @@ impl Tables {
         }
         if disturbs.portals {
             self.portals.clear_named();
+        }
+    }
+
+    /// Code that may do this waits behind what the transaction made.
+    pub(crate) fn lurks(&mut self, code: Mentions) {
+        if code != Mentions::default() {
+            let sql = self.sql.get_or_insert_default();
+            sql.lurking = sql.lurking.or(code);
+        }
+    }
+
+    pub(crate) fn lurking(&self) -> Mentions {
+        self.sql.as_ref().map_or(Mentions::default(), |sql| sql.lurking)
+    }
+
+    /// No transaction is open: what outlives it is read already.
+    pub(crate) fn forget_lurking(&mut self) {
+        if let Some(sql) = &mut self.sql {
+            sql.lurking = Mentions::default();
         }
     }
 
@@ -281,7 +322,7 @@ mod tests {
         tables.closed(&[1]);
         tables.closed(b"nobody");
         assert_eq!(tables.bytes, 222);
-        let statements = Disturbs { statements: true, portals: false };
+        let statements = Disturbs { statements: true, ..Disturbs::default() };
         tables.void(statements, false);
         assert_eq!(tables.bytes, 222);
         tables.prepared(name(2), prepared(1));

@@ -13,7 +13,7 @@ use flow::{Answer, Ask, Fault, Flow, Now, Phase, Recorder, Side, Step};
 use foldhash::fast::RandomState;
 use policy::cache::{DecisionCache, Owner};
 use policy::judge::{Limited, Probe, ProbeValue};
-use policy::{Block, Decision, Judge, Kept, Plan, Scope, Verdict};
+use policy::{Block, Decision, Judge, Kept, Mentions, Plan, Scope, Verdict};
 use ring::rand::SystemRandom;
 
 use crate::cancel::{Cancels, Courier, Errand, Key, Progress};
@@ -353,7 +353,7 @@ pub(crate) struct Ready {
     /// A statement of the open transaction changed the catalogue.
     pub(crate) changed_catalogue: bool,
     /// Tables a fresh catalogue did not know either (made in an open transaction, temporary): not asked for again.
-    pub(crate) strangers: Vec<u32>,
+    pub(crate) strangers: Box<[u32]>,
     /// The catalogue version that was found too old for the result being described.
     pub(crate) asked_newer_than: Option<u64>,
     /// A newer catalogue was asked for, for the statement that comes next.
@@ -364,6 +364,9 @@ pub(crate) struct Ready {
     pub(crate) settings: Settings,
     /// A statement that may change the settings above is under way.
     pub(crate) quoting_at_risk: bool,
+    /// Code of users ran that may have put anything into settings which are reported. That they are reported at all, and when, tells of
+    /// it from then on.
+    pub(crate) estranged: bool,
     pub(crate) owed: Queue,
     pub(crate) tables: Tables,
     pub(crate) current: Current,
@@ -461,6 +464,8 @@ impl Ready {
             self.connection = connection.ok_or("access to this connection was withdrawn")?;
             self.scope = self.shared.scope(&directory, &identity, &self.connection);
             (self.identity, self.directory, self.judge) = (identity, directory, None);
+            // What ran before was judged by other rules, or by none.
+            self.estranged |= self.number > 0;
             self.rejudged();
         }
         if self.scope.is_empty() {
@@ -477,7 +482,7 @@ impl Ready {
                 if self.judge.as_ref().is_none_or(|j| !Arc::ptr_eq(j.catalog(), &catalog)) {
                     self.judge = Some(self.shared.judge(&self.scope, catalog));
                     self.rejudged();
-                    self.strangers.clear();
+                    self.strangers = Box::default();
                     self.tables.forget_kept();
                 }
                 self.catalogues_seen = generation;
@@ -541,7 +546,8 @@ impl Ready {
             }));
         }
         let risky_bytes = (!self.settings.utf8 || self.quoting_at_risk) && !text.is_ascii();
-        let risky_quotes = self.quoting_at_risk && memchr::memchr(b'\\', text).is_some();
+        let risky_quotes = (self.quoting_at_risk || self.settings.strings_were_other)
+            && memchr::memchr(b'\\', text).is_some();
         if (risky_bytes || risky_quotes) && decision.verdict == Verdict::Pass {
             return Some(Arc::new(Decision {
                 verdict: Verdict::Block(Block {
@@ -729,8 +735,10 @@ impl Ready {
         if let (How::Query, None, Some(decision)) = (how, &refused, &decision) {
             refused = self.probe_text(decision, now);
         }
-        let disturbs = Disturbs::of(decision.as_deref());
-        self.quoting_at_risk |= decision.as_ref().is_some_and(|d| d.strangers || d.mentions.quoting);
+        let disturbs = Disturbs::of(decision.as_deref()).with(self.tables.lurking());
+        if let Some(decision) = decision.as_ref().filter(|_| refused.is_none()) {
+            self.sends(decision);
+        }
         self.number += 1;
         let mut judged = Judged { number: self.number, decision, disturbs, refused };
         let statement = Statement {
@@ -750,6 +758,21 @@ impl Ready {
             judged.refused = Some(block);
         }
         judged
+    }
+
+    /// Takes note of what a statement may do that is on its way.
+    pub(crate) fn sends(&mut self, decision: &Decision) {
+        let (does, code) = (decision.mentions, decision.code());
+        self.quoting_at_risk |=
+            does.quoting || code.quoting || (does.resumes && self.tables.lurking().quoting);
+        self.tables.lurks(code);
+        self.estranged |= code.settings;
+    }
+
+    /// The same of one nobody judged.
+    pub(crate) fn sends_unknown(&mut self) {
+        (self.quoting_at_risk, self.estranged) = (true, true);
+        self.tables.lurks(Mentions::ALL);
     }
 
     /// Records a statement with its verdict. The error is a refusal: what cannot be recorded does not run.

@@ -11,7 +11,7 @@ use flow::budget::Cut;
 use flow::limits::FRAME_BYTES_MAX;
 use flow::record::What;
 use flow::{Fault, Flow, Side, Step};
-use policy::{Column, Decision, Format, Kept, Pass};
+use policy::{Column, Decision, Format, Kept, Mentions, Pass};
 
 use crate::copy;
 use crate::frame::{self, HEADER, Header};
@@ -370,7 +370,7 @@ impl Ready {
                         None => Portal { decision: None, disturbs: Disturbs::ALL, number, meter: None },
                     };
                     if self.tables.portals.len() >= flow::limits::PREPARED_MAX {
-                        self.tables.void(Disturbs { statements: false, portals: true }, false);
+                        self.tables.void(Disturbs { portals: true, ..Disturbs::default() }, false);
                     }
                     if !portal.is_empty() {
                         // It may have a cursor's name.
@@ -427,6 +427,7 @@ impl Ready {
                 if let Some(Owed::Execute { portal, number, since, .. }) = self.owed.pop() {
                     let known = self.tables.portals.get(&portal).map(|p| (p.disturbs, p.decision.clone()));
                     let (disturbs, decision) = known.unwrap_or((Disturbs::ALL, None));
+                    let disturbs = disturbs.with(self.tables.lurking());
                     if header.tag != b's' {
                         self.completed(body, header.tag, disturbs, decision);
                     } else if let (Metering::Counted(meter), Some(portal)) =
@@ -464,7 +465,7 @@ impl Ready {
                 }
                 if self.withholding() {
                     flow.discard(total);
-                    let strangers = self.runs_strangers();
+                    let strangers = self.code().names;
                     refuse::withhold(flow.own(Side::Client), b'N', body, strangers);
                     return Ok(None);
                 }
@@ -477,8 +478,10 @@ impl Ready {
             }
             (b'S', _) => {
                 self.settings.note(body);
-                if self.scope.masks() && self.runs_strangers() && is_free_text(body) {
-                    // Code nobody analysed may have put a value there.
+                if self.scope.masks() && self.estranged && is_free_text(body) {
+                    // Code nobody analysed may have put a value there. The server reports at ReadyForQuery what that left behind (before
+                    // 14 at once), and again when a transaction takes it back; and it does not report what it reported last, so that
+                    // even the client's own value would be an answer.
                     flow.discard(total);
                     return Ok(None);
                 }
@@ -526,8 +529,10 @@ impl Ready {
             return Ok(Some(Step::Ask(self.catalogue_ask(version))));
         }
         if unknown {
-            self.strangers.truncate(64);
-            self.strangers.extend(columns.iter().map(|c| c.table).filter(|t| *t != 0));
+            let mut strangers = std::mem::take(&mut self.strangers).into_vec();
+            strangers.truncate(64);
+            strangers.extend(columns.iter().map(|c| c.table).filter(|t| *t != 0));
+            self.strangers = strangers.into();
         }
         self.asked_newer_than = None;
         let mut plan = match &decision {
@@ -608,7 +613,7 @@ impl Ready {
     /// Portals go with their transaction. What names may have changed is what was thought when the statement was sent, because what was
     /// sent behind it is described, or not, by that.
     fn failed(&mut self) {
-        if self.runs_strangers() {
+        if self.code().statements {
             self.tables.forget_prepared();
         }
         let disturbs = match self.owed.front() {
@@ -676,10 +681,17 @@ impl Ready {
         }
     }
 
-    /// True while the server runs something that may do more than its text says.
-    fn runs_strangers(&mut self) -> bool {
-        matches!(self.owed.front(), Some(Owed::Query { .. } | Owed::Execute { .. }))
-            && self.running().is_none_or(|d| d.strangers)
+    /// What code of users may do while the server runs what it runs.
+    fn code(&mut self) -> Mentions {
+        if !matches!(self.owed.front(), Some(Owed::Query { .. } | Owed::Execute { .. })) {
+            return Mentions::default();
+        }
+        let lurking = self.tables.lurking();
+        match self.running() {
+            Some(d) if d.mentions.resumes => d.code().or(lurking),
+            Some(d) => d.code(),
+            None => Mentions::ALL,
+        }
     }
 
     /// NotificationResponse: the payload is somebody's text and may be a masked value sent to oneself.
@@ -736,7 +748,7 @@ impl Ready {
             }
             None if withhold => {
                 flow.discard(total);
-                let strangers = self.runs_strangers();
+                let strangers = self.code().names;
                 refuse::withhold(flow.own(Side::Client), b'E', body, strangers);
             }
             None => flow.forward(total, Pass::housekeeping()),
@@ -825,6 +837,9 @@ impl Ready {
         }
         if self.owed.is_empty() {
             self.quoting_at_risk = false;
+            if self.transaction == b'I' {
+                self.tables.forget_lurking();
+            }
             self.outlived &= self.tables.portals.len() > 0;
         }
         self.cut_is_over(now)?;
@@ -894,10 +909,27 @@ fn takes_away(decision: Option<&Decision>, command: &[u8]) -> bool {
         || (command.starts_with(b"PREPARE") && !named())
 }
 
-/// True when a ParameterStatus is of a setting that can hold any text.
+/// True when a ParameterStatus is of a setting that can hold any text, and this may be one.
 fn is_free_text(body: &[u8]) -> bool {
-    let name = body.split(|b| *b == 0).next().unwrap_or_default();
-    [&b"application_name"[..], b"search_path", b"TimeZone"].iter().any(|n| name.eq_ignore_ascii_case(n))
+    let mut fields = body.split(|b| *b == 0);
+    let name = fields.next().unwrap_or_default();
+    if name.eq_ignore_ascii_case(b"TimeZone") {
+        return !is_time_zone(fields.next().unwrap_or_default());
+    }
+    [&b"application_name"[..], b"search_path"].iter().any(|n| name.eq_ignore_ascii_case(n))
+}
+
+/// A name of the server's list, or a whole number of hours: drivers read times by it. What else POSIX allows (`AB123CD4`) is any text.
+fn is_time_zone(value: &[u8]) -> bool {
+    let hours = |text: &[u8]| matches!(text, [b'+' | b'-', digits @ ..] if matches!(digits.len(), 1 | 2) && digits.iter().all(u8::is_ascii_digit));
+    if let Some(rest) = value.strip_prefix(b"Etc/GMT") {
+        return rest.is_empty() || hours(rest);
+    }
+    if let Some(rest) = value.strip_prefix(b"<") {
+        let mut parts = rest.splitn(2, |b| *b == b'>');
+        return parts.by_ref().take(2).filter(|part| hours(part)).count() == 2;
+    }
+    value.iter().all(|b| b.is_ascii_alphabetic() || matches!(b, b'/' | b'_' | b'-' | b'+'))
 }
 
 /// RowDescription's columns.

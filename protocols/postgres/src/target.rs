@@ -36,6 +36,9 @@ pub(crate) struct TargetLogin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) standard_strings: bool,
+    /// A backslash had another meaning before, and has it again after RESET, COMMIT or ROLLBACK: what is pipelined behind these is read
+    /// before the server says so.
+    pub(crate) strings_were_other: bool,
     /// The client speaks UTF-8 (or SQL_ASCII: bytes as they are).
     pub(crate) utf8: bool,
     /// The server's own encoding is another: bytes as they are would not be UTF-8.
@@ -55,6 +58,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             standard_strings: true,
+            strings_were_other: false,
             utf8: true,
             server_other: false,
             bytes: false,
@@ -75,7 +79,10 @@ impl Settings {
         let mut r = Reader::new(body, Side::Server);
         let (Ok(name), Ok(value)) = (r.string("name"), r.string("value")) else { return };
         match name {
-            b"standard_conforming_strings" => self.standard_strings = value == b"on",
+            b"standard_conforming_strings" => {
+                self.standard_strings = value == b"on";
+                self.strings_were_other |= !self.standard_strings;
+            }
             b"client_encoding" => {
                 self.utf8 =
                     [&b"UTF8"[..], b"UNICODE", b"SQL_ASCII"].iter().any(|e| value.eq_ignore_ascii_case(e));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use flow::access::*;
-use policy::catalog::{Catalog, Table, TableColumn};
+use policy::catalog::{Catalog, Function, Table, TableColumn};
 
 fn column(number: i16, name: &str, type_oid: u32, type_name: &str) -> TableColumn {
     TableColumn {
@@ -17,7 +17,7 @@ fn column(number: i16, name: &str, type_oid: u32, type_name: &str) -> TableColum
     }
 }
 
-/// customers (16400: id, name, email) and orders (16500: id, item).
+/// customers (16400: id, name, email) and orders (16500: id, item), and a view (16600: k) of a function that gives names away.
 pub(crate) fn catalog() -> Catalog {
     let table = |oid, name: &str, columns| Table {
         oid,
@@ -44,8 +44,22 @@ pub(crate) fn catalog() -> Catalog {
                 ],
             ),
             table(16500, "orders", vec![column(1, "id", 23, "int4"), column(2, "item", 25, "text")]),
+            Table {
+                kind: 'v',
+                definition: Some("SELECT mess() AS k".into()),
+                ..table(16600, "v_mess", vec![column(1, "k", 23, "int4")])
+            },
         ],
-        functions: Vec::new(),
+        functions: vec![Function {
+            oid: 16700,
+            schema: "public".into(),
+            name: "mess".into(),
+            language: "plpgsql".into(),
+            kind: 'f',
+            body: "begin deallocate s1; prepare s1 as select email from customers; return 1; end".into(),
+            arguments: String::new(),
+            rows: false,
+        }],
         ..Catalog::default()
     }
 }
