@@ -58,6 +58,30 @@ pub struct Code {
     /// a rule.
     #[serde(default)]
     pub built_in: Vec<(u32, String, Vec<String>)>,
+    /// Functions of users that a write to a table calls, by name: those of defaults (true: an INSERT only), and those of checks,
+    /// indexes and generated columns.
+    #[serde(default)]
+    pub run: Vec<(u32, bool, Vec<String>)>,
+    /// Aggregates and operators by name, and the functions of users they are made of.
+    #[serde(default)]
+    pub made_of: Vec<(String, Vec<String>)>,
+    /// Foreign keys that cascade or set.
+    #[serde(default)]
+    pub follows: Vec<Follows>,
+}
+
+/// What becomes of rows that refer to one that is changed; events as in [`Code::fired`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Follows {
+    /// The table that is changed, and by what.
+    pub of: u32,
+    pub on: i16,
+    /// On UPDATE: the columns that have to change.
+    #[serde(default)]
+    pub columns: Vec<String>,
+    /// The table that refers to it, and what is done there.
+    pub to: u32,
+    pub does: i16,
 }
 
 /// A unique index, an exclusion constraint or a foreign key: whether a write meets it tells about the rows that are there.

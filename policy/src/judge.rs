@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use pg_raw_parse::{Node, ParseResult, nodes};
 
-use crate::catalog::{Catalog, Table};
+use crate::catalog::{Catalog, Follows, Table};
 use crate::facts::{Column, Format};
 use crate::lineage::{ColumnName, Lineage, OutputColumn};
 use crate::mask::{Cell, Text, Treatment};
@@ -22,6 +22,7 @@ use crate::rule::{
 use crate::shape;
 use crate::sql::behind::Behind;
 use crate::sql::children::{Unknown, children};
+use crate::sql::commands;
 use crate::sql::facts::{self, Act, Copy, Facts, Name, Value};
 use crate::sql::known::{self, Part, listed};
 use crate::sql::lineage::{self, Index, Prover, Question, Taints};
@@ -505,8 +506,25 @@ fn reach(
 #[derive(Default)]
 struct Moved {
     functions: BTreeSet<String>,
+    /// Those that run without being named there: by views, defaults, checks, types, aggregates and operators.
+    unnamed: BTreeSet<String>,
     rules: BTreeSet<usize>,
 }
+
+/// What a statement stands in: nothing, or the body of a function or a rule's action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Around {
+    Nothing,
+    /// The text calls each function once.
+    Once,
+    Rows,
+}
+
+/// Events as [`crate::catalog::Code::fired`] has them.
+const INSERT: i16 = 4;
+const DELETE: i16 = 8;
+const UPDATE: i16 = 16;
+const TRUNCATE: i16 = 32;
 
 /// How far triggers that fire triggers are followed.
 const MOTIONS_MAX: usize = 6;
@@ -617,6 +635,8 @@ impl Judge {
             .flat_map(actions)
             .filter_map(|statement| Some((statement, self.facts(statement).ok()?)))
             .collect();
+        // Those were literals of the bodies.
+        literal::take_read();
         for statement in tree.stmts() {
             count += 1;
             let Ok(mut facts) = self.facts(statement) else {
@@ -720,11 +740,13 @@ impl Judge {
         self.moved(tree, &mut moved);
         for _ in 0..MOTIONS_MAX {
             moved.functions.retain(|f| known.insert(f.clone()));
+            moved.unnamed.retain(|f| known.insert(f.clone()));
             moved.rules.retain(|i| rules.insert(*i));
-            let called = moved.functions.iter().map(String::as_str);
+            let called = moved.functions.iter().chain(&moved.unnamed).map(String::as_str);
             let mut trees = self.bound.index.within(&self.catalog, called);
             let texts = moved.rules.iter().filter_map(|i| self.catalog.code.rules.get(*i));
             trees.extend(texts.filter_map(|(_, text)| sql::parse(text.as_bytes()).ok()));
+            trees.extend(commands::called(std::mem::take(&mut moved.unnamed)));
             if trees.is_empty() {
                 break;
             }
@@ -737,29 +759,89 @@ impl Judge {
 
     /// What the statements of a text call, and what fires on their writes.
     fn moved(&self, tree: &ParseResult, moved: &mut Moved) {
-        for facts in tree.stmts().flat_map(actions).filter_map(|s| self.facts(s).ok()) {
+        let index = &self.bound.index;
+        for statement in tree.stmts().flat_map(actions) {
+            let Ok(facts) = self.facts(statement) else { continue };
             moved.functions.extend(facts.functions.iter().map(|f| (*f).to_owned()));
+            let made_of = facts.functions.iter().flat_map(|f| index.made_of(f));
+            moved.unnamed.extend(made_of.map(|f| f.to_string()));
+            if index.runs_unnamed() {
+                self.unnamed(statement, moved);
+            }
+            let fills = facts.acts.iter().any(|a| a.class == "refresh");
+            let views = facts.names.iter().flat_map(|name| self.views(*name));
+            for view in views.filter(|v| fills || !v.stored) {
+                moved.unnamed.extend(view.functions.iter().map(|f| f.to_string()));
+            }
             let truncates = facts.acts.iter().any(|a| a.class == "truncate");
             let named = facts.names.iter().filter(|_| truncates).map(|n| ("truncate", *n));
             let copied =
                 facts.copies.iter().filter(|c| c.is_from).filter_map(|c| Some(("insert", c.relation?)));
             let written = facts.acts.iter().filter_map(|a| Some((a.class, a.target?)));
+            let mut seen = HashSet::new();
             for (class, name) in written.chain(copied).chain(named) {
                 let (event, on) = match class {
-                    "insert" => (4, "ON INSERT TO"),
-                    "delete" => (8, "ON DELETE TO"),
-                    "update" => (16, "ON UPDATE TO"),
-                    "truncate" => (32, ""),
+                    "insert" => (INSERT, "ON INSERT TO"),
+                    "delete" => (DELETE, "ON DELETE TO"),
+                    "update" => (UPDATE, "ON UPDATE TO"),
+                    "truncate" => (TRUNCATE, ""),
                     _ => continue,
                 };
-                for table in self.bound.index.candidates(&self.catalog, name) {
-                    let fired = self.bound.index.fired(&self.catalog, table.oid, event);
-                    moved.functions.extend(fired.map(|f| f.name.clone()));
+                for table in index.candidates(&self.catalog, name) {
                     let all = self.catalog.code.rules.iter().enumerate();
                     let here =
                         all.filter(|(_, (oid, text))| *oid == table.oid && event < 32 && text.contains(on));
                     moved.rules.extend(here.map(|(i, _)| i));
+                    for oid in self.bound.views.below(table.oid) {
+                        self.fires(oid, event, &facts.sets, &mut seen, moved);
+                    }
                 }
+            }
+        }
+    }
+
+    /// What code runs on a write to a table, and on those that follow from it by foreign keys.
+    fn fires(
+        &self,
+        table: u32,
+        event: i16,
+        sets: &[&str],
+        seen: &mut HashSet<(u32, i16)>,
+        moved: &mut Moved,
+    ) {
+        let index = &self.bound.index;
+        let mut stack = vec![(table, event)];
+        while let Some((table, event)) = stack.pop() {
+            if !seen.insert((table, event)) {
+                continue;
+            }
+            moved.functions.extend(index.fired(&self.catalog, table, event).map(|f| f.name.clone()));
+            if event & (INSERT | UPDATE) != 0 {
+                moved.unnamed.extend(index.run(table, event == INSERT).map(str::to_owned));
+            }
+            let follows = self.catalog.code.follows.iter().filter(|f| f.of == table && f.on == event);
+            let changes =
+                |f: &&Follows| f.columns.is_empty() || f.columns.iter().any(|c| sets.iter().any(|s| s == c));
+            stack.extend(follows.filter(changes).map(|f| (f.to, f.does)));
+        }
+    }
+
+    /// What types and operators of users run.
+    fn unnamed(&self, statement: Node<'_>, moved: &mut Moved) {
+        let index = &self.bound.index;
+        let mut stack = vec![statement];
+        while let Some(node) = stack.pop() {
+            let functions = match node {
+                Node::TypeName(t) => index.conversions(t),
+                Node::A_Expr(e) => {
+                    let operator = e.name().iter().next_back().and_then(Node::as_str);
+                    operator.map_or(&[][..], |o| index.made_of(o))
+                }
+                _ => &[],
+            };
+            moved.unnamed.extend(functions.iter().map(|f| f.to_string()));
+            if children(node, &mut stack).is_err() {
+                return;
             }
         }
     }
@@ -783,14 +865,17 @@ impl Judge {
         decision: &mut Decision,
     ) -> Judged {
         let mut judged = Judged { block: None, clean: true, loud: self.loud(facts), outputs: None };
+        let once = !within.is_empty() && facts::calls_once(statement, &|f| self.bound.index.one_row(f));
+        let around = if once { Around::Once } else { Around::Rows };
         for (i, rule) in self.scope.rules.iter().enumerate() {
             let block = match &rule.action {
                 Action::Block(block) => match &block.only {
                     Some(only) => self.beyond(only, facts, form).map(|what| beyond(rule, block, what)),
                     None => self
-                        .matches(i, block, statement, facts)
+                        .matches(i, block, statement, (facts, Around::Nothing))
                         .or_else(|| {
-                            within.iter().find_map(|(node, facts)| self.matches(i, block, *node, facts))
+                            let mut within = within.iter();
+                            within.find_map(|(node, facts)| self.matches(i, block, *node, (facts, around)))
                         })
                         .map(|(act, name)| refusal(rule, block, act, name)),
                 },
@@ -1805,14 +1890,14 @@ impl Judge {
     }
 
     /// Whether an UPDATE or DELETE does not name its rows by the primary key.
-    fn without_key(&self, act: &Act<'_>) -> bool {
+    fn without_key(&self, act: &Act<'_>, variable: &dyn Fn(&nodes::ColumnRef) -> bool) -> bool {
         let (Some(condition), Some(target)) = (act.condition, act.target) else { return false };
         if matches!(condition, Node::CurrentOfExpr(_)) || self.written(act) {
             return false;
         }
         !self.key(target).is_some_and(|key| {
             let key: Vec<&str> = key.iter().map(String::as_str).collect();
-            facts::by_key(condition, act.called, &key)
+            facts::by_key(condition, act.called, &key, variable)
         })
     }
 
@@ -1835,13 +1920,39 @@ impl Judge {
         facts::every_row(condition, &known)
     }
 
+    /// A name in the body of a function, or in a rule's action, that is no column of what the statement names: a parameter or variable,
+    /// or the row a trigger or rule runs for.
+    fn variable(&self, name: &nodes::ColumnRef, facts: &Facts<'_>, around: Around) -> bool {
+        if around == Around::Nothing {
+            return false;
+        }
+        let fields = name.fields();
+        let field = |i: usize| fields.get(i).and_then(Node::as_str);
+        match (fields.len(), field(0), field(1)) {
+            // Called for many rows, it has as many values.
+            (1, Some(name), _) if around == Around::Once => {
+                let mut tables = facts
+                    .names
+                    .iter()
+                    .flat_map(|n| self.bound.index.candidates(&self.catalog, *n))
+                    .peekable();
+                tables.peek().is_some()
+                    && facts.ctes.is_empty()
+                    && tables
+                        .all(|t| t.columns.iter().all(|c| c.name != name) && !known::system_column(t, name))
+            }
+            (2, Some("old" | "new"), Some(_)) => true,
+            _ => false,
+        }
+    }
+
     /// The first statement of `facts` a block rule speaks of.
     fn matches<'f, 'a>(
         &self,
         index: usize,
         rule: &BlockRule,
         statement: Node<'_>,
-        facts: &'f Facts<'a>,
+        (facts, around): (&'f Facts<'a>, Around),
     ) -> Option<(Option<&'f Act<'a>>, Option<Name<'a>>)> {
         let named = |name: &Name<'a>| self.spoken_of(index, *name);
         if !rule.functions.is_empty()
@@ -1858,7 +1969,7 @@ impl Judge {
             let class = rule.statements.is_empty() || rule.statements.iter().any(|s| is_class(s, act));
             if !class
                 || (rule.missing_where && !self.every_row(act))
-                || (rule.missing_key && !self.without_key(act))
+                || (rule.missing_key && !self.without_key(act, &|c| self.variable(c, facts, around)))
             {
                 continue;
             }

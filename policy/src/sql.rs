@@ -7,6 +7,7 @@
 pub(crate) mod behind;
 mod bulk;
 pub(crate) mod children;
+pub(crate) mod commands;
 pub(crate) mod facts;
 pub(crate) mod known;
 pub(crate) mod lineage;

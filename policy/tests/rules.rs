@@ -19,7 +19,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use policy::catalog::{Catalog, Code, Constraint, Function, Table, TableColumn, Writes};
+use policy::catalog::{Catalog, Code, Constraint, Follows, Function, Table, TableColumn, Writes};
 use policy::mask::{HashKey, Text};
 use policy::plan::CopyBinary;
 use policy::rule::{PolicyFile, Rule, Source};
@@ -51,7 +51,7 @@ fn catalog() -> Catalog {
                     number,
                     name: name.trim_end_matches('!').into(),
                     type_oid: *type_oid,
-                    type_name: String::new(),
+                    type_name: if *name == "d_purge" { "public.d_purge".into() } else { String::new() },
                     not_null: *name == "id!" || *name == "v!",
                     generated: (*name == "email_domain").then(|| "split_part(email, '@'::text, 2)".into()),
                 })
@@ -174,6 +174,14 @@ fn catalog() -> Catalog {
         &[("id", 23), ("email", 25), ("title", 25), ("search", 3614)],
         None,
     );
+    table("public", "v_purges", 'v', &[], &[("t", 25)], Some("SELECT purge() AS t"));
+    table("public", "mv_purges", 'm', &[], &[("t", 25)], Some("SELECT purge() AS t"));
+    let filled = table("public", "filled_in", 'r', &[], &[("id", 23), ("n", 23)], None);
+    let checked = table("public", "checked", 'r', &[], &[("id", 23)], None);
+    table("public", "v_checked", 'v', &[], &[("id", 23)], Some("SELECT checked.id FROM checked"));
+    table("public", "typed", 'r', &[], &[("d_purge", 23)], None);
+    let parent = table("public", "parent", 'r', &[], &[("id", 23), ("n", 23)], None);
+    let child = table("public", "child", 'r', &[], &[("id", 23)], None);
     table("public", "mv_calls", 'm', &[], &[("t", 25)], Some("SELECT get_contact(1) AS t"));
     let function = |name: &str, language: &str| Function {
         oid: 17_000,
@@ -285,6 +293,24 @@ fn catalog() -> Catalog {
                 arguments: "q text".into(),
                 ..function("seek", "plpgsql")
             },
+            Function {
+                body: "BEGIN FOR r IN DELETE FROM public.victims RETURNING * LOOP NULL; END LOOP; END".into(),
+                ..function("purge_loop", "plpgsql")
+            },
+            Function {
+                body: "DECLARE x int; BEGIN IF n > 0 THEN x := public.purge_loop(); END IF; RETURN x; END".into(),
+                ..function("purge_if", "plpgsql")
+            },
+            Function {
+                body: "BEGIN EXECUTE format('DELETE FROM %I.victims', 'public'); END".into(),
+                ..function("purge_text", "plpgsql")
+            },
+            Function { arguments: "x integer DEFAULT public.purge()".into(), body: "SELECT x".into(), ..function("by_default", "sql") },
+            Function {
+                body: "BEGIN DELETE FROM public.kv WHERE k = OLD.id; UPDATE public.kv SET v = p_v WHERE k = p_k; END".into(),
+                arguments: "p_k text, p_v text".into(),
+                ..function("keep_in_step", "plpgsql")
+            },
             function("initcap", "sql"),
             function("uuid_generate_v4", "c"),
             Function { rows: true, ..function("skeys", "c") },
@@ -299,12 +325,17 @@ fn catalog() -> Catalog {
             ]
             .map(|(table, definition)| (table, definition.to_owned()))
             .into(),
-            conversions: [("contact", "ssn_of"), ("known_ssn", "known"), ("words", "filled")]
+            run: vec![(filled, true, vec!["purge".into()]), (checked, false, vec!["purge".into()])],
+            made_of: ["agg_purge", "<#>"].map(|name| (name.to_owned(), vec!["purge".to_owned()])).into(),
+            follows: [(8, 16, vec![]), (16, 16, vec!["id".to_owned()])]
+                .map(|(on, does, columns)| Follows { of: parent, on, columns, to: child, does })
+                .into(),
+            conversions: [("contact", "ssn_of"), ("known_ssn", "known"), ("words", "filled"), ("d_purge", "purge")]
                 .map(|(name, function)| (name.to_owned(), vec![function.to_owned()]))
                 .into(),
             defaults: vec![(shipments, 4, "public.ssn_of(3)".into())],
             triggers: vec![(shipments, 17_500)],
-            fired: vec![(notes, 17_501, 4)],
+            fired: vec![(notes, 17_501, 4), (child, 17_501, 16)],
             built_in: [
                 ("tsvector_update_trigger", vec!["search", "pg_catalog.simple", "email"]),
                 ("suppress_redundant_updates_trigger", vec![]),

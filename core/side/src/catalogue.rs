@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 use flow::Answer;
 use flow::access::{Address, Connection, Directory};
 use policy::Catalog;
-use policy::catalog::{Code, Constraint, Function, Table, TableColumn, Writes};
+use policy::catalog::{Code, Constraint, Follows, Function, Table, TableColumn, Writes};
 use ring::digest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -338,6 +338,21 @@ async fn code(client: &Client) -> Result<Code, CatalogueError> {
         }
         code.fired.push((table, function, on));
     }
+    for row in optional(client, WHAT, RUN_ON_WRITE).await? {
+        code.run.push((cell(&row, 0, WHAT)?, cell(&row, 1, WHAT)?, cell(&row, 2, WHAT)?));
+    }
+    for row in optional(client, WHAT, MADE_OF).await? {
+        code.made_of.push((cell(&row, 0, WHAT)?, cell(&row, 1, WHAT)?));
+    }
+    for row in optional(client, WHAT, FOLLOWS).await? {
+        code.follows.push(Follows {
+            of: cell(&row, 0, WHAT)?,
+            on: cell(&row, 1, WHAT)?,
+            columns: cell(&row, 2, WHAT)?,
+            to: cell(&row, 3, WHAT)?,
+            does: cell(&row, 4, WHAT)?,
+        });
+    }
     for row in optional(client, WHAT, BUILT_IN_TRIGGERS).await? {
         code.built_in.push((cell(&row, 0, WHAT)?, cell(&row, 1, WHAT)?, cell(&row, 2, WHAT)?));
     }
@@ -514,6 +529,35 @@ const DEFAULTS: &str = "select a.adrelid, a.adnum, pg_get_expr(a.adbin, a.adreli
 
 const TRIGGERS: &str =
     "select tgrelid, tgfoid, tgtype from pg_trigger where not tgisinternal order by 1, 2, 3";
+
+/// By the dependencies of what is evaluated on a write. Before 15 a generated column's are its own.
+const RUN_ON_WRITE: &str = "with code as (select d.classid, d.objid, d.objsubid, p.proname::text \
+        from pg_depend d left join pg_operator o on d.refclassid = 'pg_operator'::regclass and o.oid = d.refobjid \
+        join pg_proc p on p.oid = case when d.refclassid = 'pg_proc'::regclass then d.refobjid else o.oprcode end \
+        join pg_language l on l.oid = p.prolang where l.lanname not in ('internal', 'c')) \
+    select r.oid, r.inserts, array_agg(distinct r.proname order by r.proname) from ( \
+        select a.adrelid as oid, t.attgenerated = '' as inserts, c.proname from code c \
+            join pg_attrdef a on c.classid = 'pg_attrdef'::regclass and a.oid = c.objid \
+            join pg_attribute t on t.attrelid = a.adrelid and t.attnum = a.adnum \
+        union all select c.objid, false, c.proname from code c where c.classid = 'pg_class'::regclass and c.objsubid > 0 \
+        union all select k.conrelid, false, c.proname from code c \
+            join pg_constraint k on c.classid = 'pg_constraint'::regclass and k.oid = c.objid where k.conrelid <> 0 \
+        union all select i.indrelid, false, c.proname from code c \
+            join pg_index i on c.classid = 'pg_class'::regclass and i.indexrelid = c.objid) r group by 1, 2 order by 1, 2";
+
+const MADE_OF: &str = "select n.name, array_agg(distinct p.proname::text order by p.proname::text) from ( \
+        select f.proname::text as name, unnest(array[a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn, \
+            a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn]::oid[]) as part from pg_aggregate a join pg_proc f on f.oid = a.aggfnoid \
+        union all select o.oprname::text, o.oprcode from pg_operator o) n \
+    join pg_proc p on p.oid = n.part join pg_language l on l.oid = p.prolang \
+    where l.lanname not in ('internal', 'c') and p.pronamespace <> 'pg_catalog'::regnamespace group by 1 order by 1";
+
+const FOLLOWS: &str = "select confrelid, 8::int2, '{}'::text[], conrelid, \
+        case confdeltype when 'c' then 8 else 16 end::int2 \
+    from pg_constraint where contype = 'f' and confdeltype not in ('a', 'r') \
+    union all select confrelid, 16::int2, array(select a.attname::text from pg_attribute a \
+        where a.attrelid = confrelid and a.attnum = any (confkey)), conrelid, 16::int2 \
+    from pg_constraint where contype = 'f' and confupdtype not in ('a', 'r') order by 1, 2, 4";
 
 /// What a trigger is given ends with a zero byte each; those in it are no text of a column's name.
 const BUILT_IN_TRIGGERS: &str = "select t.tgrelid, p.proname::text, string_to_array(encode(t.tgargs, 'escape'), '\\000') \

@@ -85,6 +85,8 @@ pub(crate) struct Facts<'a> {
     /// (pg_dump): setting and value, as long as that is the system's pg_settings.
     pub settings_row: Option<(&'a str, &'a str)>,
     pub copies: Vec<Copy<'a>>,
+    /// Columns that an UPDATE sets.
+    pub sets: Vec<&'a str>,
     pub ddl: bool,
     pub writes: bool,
     /// Ends a transaction: deferred constraints speak here.
@@ -130,6 +132,9 @@ pub(crate) fn read(statement: Node<'_>) -> Result<Facts<'_>, Unknown> {
             }
             Node::VariableSetStmt(s) => setting(s, &mut facts),
             Node::CopyStmt(c) => facts.copies.push(copy(c)),
+            Node::UpdateStmt(u) => {
+                facts.sets.extend(u.target_list().iter().filter_map(nodes::ResTarget::name))
+            }
             Node::InsertStmt(i) => facts.on_conflict |= i.on_conflict_clause().is_some(),
             Node::TransactionStmt(t) => {
                 use nodes::TransactionStmtKind as Kind;
@@ -644,6 +649,21 @@ pub(crate) fn makes_rows(row: Node<'_>, one: &dyn Fn(&str) -> bool) -> bool {
     false
 }
 
+/// A statement that calls each of its functions once.
+pub(crate) fn calls_once(statement: Node<'_>, one: &dyn Fn(&str) -> bool) -> bool {
+    match statement {
+        Node::SelectStmt(s) => {
+            s.op == nodes::SetOperation::SETOP_NONE
+                && s.from_clause().is_empty()
+                && s.values_lists().is_empty()
+                && s.with_clause().is_none()
+                && !s.target_list().iter().any(|t| makes_rows(t.val(), one))
+        }
+        Node::CallStmt(_) => true,
+        _ => false,
+    }
+}
+
 /// A call of a function that may return rows.
 pub(crate) fn row_function(node: Node<'_>, one: &dyn Fn(&str) -> bool) -> bool {
     if let Node::A_Indirection(i) = node {
@@ -1080,8 +1100,20 @@ fn asks_for_one(condition: Node<'_>) -> bool {
 
 /// Each of `key` is compared with written or bound values, by `=` or IN, under AND only: a few rows of one table, and which. `called`: the
 /// table, as the condition calls it.
-pub(crate) fn by_key(condition: Node<'_>, called: Option<Name<'_>>, key: &[&str]) -> bool {
+/// `variable`: what is no column there, but one value.
+pub(crate) fn by_key(
+    condition: Node<'_>,
+    called: Option<Name<'_>>,
+    key: &[&str],
+    variable: &dyn Fn(&nodes::ColumnRef) -> bool,
+) -> bool {
     use nodes::A_Expr_Kind as Kind;
+    let constant = |mut node: Node<'_>| {
+        while let Node::TypeCast(c) = node {
+            node = c.arg();
+        }
+        constant(node) || matches!(node, Node::ColumnRef(c) if variable(c))
+    };
     let mut asked = Vec::new();
     let mut stack = vec![condition];
     while let Some(node) = stack.pop() {
@@ -1091,12 +1123,8 @@ pub(crate) fn by_key(condition: Node<'_>, called: Option<Name<'_>>, key: &[&str]
                 if e.name().len() == 1 && e.name().first().and_then(Node::as_str) == Some("=") =>
             {
                 let column = match (e.kind, e.lexpr(), e.rexpr()) {
-                    (Kind::AEXPR_OP, Node::ColumnRef(c), other)
-                    | (Kind::AEXPR_OP, other, Node::ColumnRef(c))
-                        if constant(other) =>
-                    {
-                        c
-                    }
+                    (Kind::AEXPR_OP, Node::ColumnRef(c), other) if constant(other) => c,
+                    (Kind::AEXPR_OP, other, Node::ColumnRef(c)) if constant(other) => c,
                     (Kind::AEXPR_IN, Node::ColumnRef(c), list)
                         if list.as_node_list().is_some_and(|l| l.iter().all(constant)) =>
                     {
@@ -1180,7 +1208,7 @@ pub(crate) fn few(statement: Node<'_>, key: &dyn Fn(Name<'_>) -> Option<Vec<Stri
             aggregates(s)
                 || key(name(r)).filter(|_| !renamed).is_some_and(|key| {
                     let key: Vec<&str> = key.iter().map(String::as_str).collect();
-                    by_key(s.where_clause(), Some(called(r)), &key)
+                    by_key(s.where_clause(), Some(called(r)), &key, &|_| false)
                 })
         }
         _ => aggregates(s),

@@ -14,6 +14,7 @@ use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 use pg_raw_parse::{Node, nodes};
 
 use super::children::{Unknown, children};
+use super::commands;
 use super::facts::{Name, act, name};
 use super::known::{self, Part, listed};
 use super::plpgsql;
@@ -40,6 +41,10 @@ pub(crate) struct Index {
     fields: HashSet<Box<str>>,
     /// By the relation they stand on.
     rules: HashMap<u32, Vec<Rewrite>>,
+    /// Functions that a write to a table, or to one it descends from, calls without naming them; true: an INSERT only.
+    run: HashMap<u32, Vec<(Box<str>, bool)>>,
+    /// Functions that aggregates and operators of a name are made of.
+    made_of: HashMap<Box<str>, Vec<Box<str>>>,
     /// Tables that have an index of this name.
     indexes: HashMap<Box<str>, Vec<u32>>,
     /// Functions of users that bring a value into a type of this name.
@@ -189,9 +194,7 @@ impl Index {
             if !seen.insert(name) {
                 continue;
             }
-            for tree in
-                functions.into_iter().flat_map(trace::texts).filter_map(|t| super::parse(t.as_bytes()).ok())
-            {
+            for tree in functions.into_iter().flat_map(commands::statements) {
                 for facts in tree.stmts().filter_map(|s| super::facts::read(s).ok()) {
                     let known = |f: &&&str| self.bodies.contains_key(**f);
                     stack.extend(facts.functions.iter().filter(known).map(|f| (*f).to_owned()));
@@ -210,6 +213,28 @@ impl Index {
         let names = t.names();
         let last = names.len().checked_sub(1).and_then(|i| names.get(i)).and_then(nodes::String::sval);
         last.and_then(|name| self.conversions.get(name)).map_or(&[], Vec::as_slice)
+    }
+
+    /// The same for a type as `format_type` writes it.
+    fn converted(&self, type_name: &str) -> &[Box<str>] {
+        let name = type_name.rsplit('.').next().unwrap_or_default().trim_matches(['"', '[', ']']);
+        self.conversions.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Functions that a write to a table calls without naming them, but for triggers; `inserts`: it is an INSERT.
+    pub(crate) fn run(&self, table: u32, inserts: bool) -> impl Iterator<Item = &str> {
+        let all = self.run.get(&table).into_iter().flatten();
+        all.filter(move |(_, only)| inserts || !only).map(|(f, _)| &**f)
+    }
+
+    /// Functions that an aggregate or an operator is made of.
+    pub(crate) fn made_of(&self, name: &str) -> &[Box<str>] {
+        self.made_of.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Types or operators of users run code.
+    pub(crate) fn runs_unnamed(&self) -> bool {
+        !self.conversions.is_empty() || !self.made_of.is_empty()
     }
 
     pub(crate) fn converts(&self) -> bool {
@@ -319,6 +344,28 @@ impl Index {
                 index.fired.entry(oid).or_default().push((*at, *on));
                 stack.extend(index.table(catalog, oid).into_iter().flat_map(|t| &t.parents));
             }
+        }
+        let runs = |index: &mut Index, table: u32, function: &str, inserts: bool| {
+            let (mut seen, mut stack) = (HashSet::new(), vec![table]);
+            while let Some(oid) = stack.pop().filter(|oid| seen.insert(*oid)) {
+                index.run.entry(oid).or_default().push((function.into(), inserts));
+                stack.extend(index.table(catalog, oid).into_iter().flat_map(|t| &t.parents));
+            }
+        };
+        for (table, inserts, functions) in &catalog.code.run {
+            functions.iter().for_each(|f| runs(&mut index, *table, f, *inserts));
+        }
+        for (table, column) in catalog.tables.iter().flat_map(|t| t.columns.iter().map(|c| (t.oid, c))) {
+            if index.conversions.is_empty() {
+                break;
+            }
+            for function in index.converted(&column.type_name).to_vec() {
+                runs(&mut index, table, &function, false);
+            }
+        }
+        for (name, functions) in &catalog.code.made_of {
+            let functions = functions.iter().map(|f| f.as_str().into());
+            index.made_of.entry(name.as_str().into()).or_default().extend(functions);
         }
         for (i, function) in catalog.functions.iter().enumerate() {
             index.bodies.entry(function.name.as_str().into()).or_default().push(i);

@@ -16,7 +16,7 @@ pub(crate) struct Filled {
 }
 
 /// How long the string or comment is that begins here: what stands in it is no statement.
-fn opaque(text: &str) -> Option<usize> {
+pub(super) fn opaque(text: &str) -> Option<usize> {
     let to = |end: &str, from: usize| {
         let found = text.get(from..).and_then(|rest| rest.find(end));
         found.map_or(text.len(), |n| from + n + end.len())
@@ -24,6 +24,16 @@ fn opaque(text: &str) -> Option<usize> {
     if text.starts_with('\'') {
         // A doubled quote ends one string and begins the next.
         return Some(to("'", 1));
+    }
+    if text.starts_with("e'") || text.starts_with("E'") {
+        // A backslash takes what follows it.
+        let mut taken = false;
+        let end = text.char_indices().skip(2).find(|(_, c)| {
+            let ends = *c == '\'' && !taken;
+            taken = *c == '\\' && !taken;
+            ends
+        });
+        return Some(end.map_or(text.len(), |(at, _)| at + 1));
     }
     if text.starts_with('$') {
         let tag = text.get(1..)?.find(|c: char| !is_word(c)).map(|n| n + 1)?;
@@ -111,7 +121,7 @@ pub(crate) fn queries(body: &str) -> Vec<String> {
 }
 
 /// How long `INTO [STRICT] a, b.c` is.
-fn into(text: &str) -> usize {
+pub(super) fn into(text: &str) -> usize {
     let mut rest = text.get("into".len()..).unwrap_or_default().trim_start();
     loop {
         let word = rest.find(|c: char| !(is_word(c) || matches!(c, '.' | '"'))).unwrap_or(rest.len());
@@ -125,7 +135,7 @@ fn into(text: &str) -> usize {
     }
 }
 
-fn is_word(c: char) -> bool {
+pub(super) fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 

@@ -92,7 +92,7 @@ impl<'a> Text<'a, '_> {
                 let by_key = || {
                     (self.key)(name(relation)).is_some_and(|key| {
                         let key: Vec<&str> = key.iter().map(String::as_str).collect();
-                        facts::by_key(u.where_clause(), Some(facts::called(relation)), &key)
+                        facts::by_key(u.where_clause(), Some(facts::called(relation)), &key, &|_| false)
                     })
                 };
                 u.target_list().iter().any(|t| set(t.into())) && !by_key() && {

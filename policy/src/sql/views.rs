@@ -2,7 +2,7 @@
 //!
 //! Not where a column of theirs comes from ([`super::trace`]). Invariant: a view whose definition cannot be read calls nobody knows what.
 
-use foldhash::{HashMap, HashMapExt as _};
+use foldhash::{HashMap, HashMapExt as _, HashSet};
 
 use super::facts::{self, Name};
 use super::lineage::{self, Index};
@@ -73,6 +73,16 @@ impl Views {
             views.all.insert(oid, View::unknown());
         }
         views
+    }
+
+    /// The relation, and those it stands on where it is a view.
+    pub(crate) fn below(&self, oid: u32) -> HashSet<u32> {
+        let mut found = HashSet::from_iter([oid]);
+        let mut stack = vec![oid];
+        while let Some(view) = stack.pop().and_then(|oid| self.all.get(&oid)) {
+            stack.extend(view.reads.iter().copied().filter(|read| found.insert(*read)));
+        }
+        found
     }
 
     pub(crate) fn get(&self, oid: u32) -> Option<&View> {
