@@ -53,7 +53,11 @@ fn catalog() -> Catalog {
                     type_oid: *type_oid,
                     type_name: if *name == "d_purge" { "public.d_purge".into() } else { String::new() },
                     not_null: *name == "id!" || *name == "v!",
-                    generated: (*name == "email_domain").then(|| "split_part(email, '@'::text, 2)".into()),
+                    generated: match *name {
+                        "email_domain" => Some("split_part(email, '@'::text, 2)".into()),
+                        "contact_lower" => Some("lower(contact)".into()),
+                        _ => None,
+                    },
                 })
                 .collect(),
             parents: parents.to_vec(),
@@ -183,6 +187,12 @@ fn catalog() -> Catalog {
     let parent = table("public", "parent", 'r', &[], &[("id", 23), ("n", 23)], None);
     let child = table("public", "child", 'r', &[], &[("id", 23)], None);
     table("public", "mv_calls", 'm', &[], &[("t", 25)], Some("SELECT get_contact(1) AS t"));
+    let sent = [("id", 23), ("contact", 25), ("contact_lower", 25), ("note", 25), ("code", 25), ("kind", 25)];
+    let letters = table("public", "letters", 'r', &[], &sent, None);
+    let parcels = table("public", "parcels", 'p', &[], &[("id", 23), ("contact", 25), ("code", 25)], None);
+    let parcels_a =
+        table("public", "parcels_a", 'r', &[parcels], &[("code", 25), ("id", 23), ("contact", 25)], None);
+    table("public", "people", 'r', &[], &[("id", 23), ("born", 1082)], None);
     let function = |name: &str, language: &str| Function {
         oid: 17_000,
         schema: "public".into(),
@@ -245,6 +255,25 @@ fn catalog() -> Catalog {
                 oid: 17_500,
                 body: "BEGIN NEW.contact := (SELECT email FROM customers WHERE id = NEW.id); NEW.at := now(); RETURN NEW; END".into(),
                 ..function("fill_contact", "plpgsql")
+            },
+            Function {
+                body: "DECLARE e text; BEGIN SELECT email INTO e FROM customers WHERE id = i; RETURN e; END".into(),
+                arguments: "i integer".into(),
+                ..function("pl_email", "plpgsql")
+            },
+            Function {
+                body: "BEGIN RETURN upper(pl_email(i)); END".into(),
+                arguments: "i integer".into(),
+                ..function("pl_loud", "plpgsql")
+            },
+            Function {
+                body: "DECLARE n int; BEGIN SELECT count(*) INTO n FROM customers; RETURN 'n' || n; END".into(),
+                ..function("pl_count", "plpgsql")
+            },
+            Function {
+                oid: 17_510,
+                body: "BEGIN NEW.contact := pl_email(NEW.id); NEW.note := coalesce(NEW.note, ''); RETURN NEW; END".into(),
+                ..function("fill_letter", "plpgsql")
             },
             function("max", "c"),
             Function {
@@ -333,8 +362,13 @@ fn catalog() -> Catalog {
             conversions: [("contact", "ssn_of"), ("known_ssn", "known"), ("words", "filled"), ("d_purge", "purge")]
                 .map(|(name, function)| (name.to_owned(), vec![function.to_owned()]))
                 .into(),
-            defaults: vec![(shipments, 4, "public.ssn_of(3)".into())],
-            triggers: vec![(shipments, 17_500)],
+            defaults: vec![
+                (shipments, 4, "public.ssn_of(3)".into()),
+                (letters, 5, "public.pl_loud(3)".into()),
+                (letters, 6, "public.pl_count()".into()),
+                (parcels, 3, "public.ssn_of(1)".into()),
+            ],
+            triggers: vec![(shipments, 17_500), (letters, 17_510), (parcels_a, 17_500)],
             fired: vec![(notes, 17_501, 4), (child, 17_501, 16)],
             built_in: [
                 ("tsvector_update_trigger", vec!["search", "pg_catalog.simple", "email"]),

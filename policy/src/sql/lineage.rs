@@ -37,6 +37,8 @@ pub(crate) struct Index {
     bodies: HashMap<Box<str>, Vec<usize>>,
     /// Functions of triggers, by the table they stand on or one it descends from, and on what they fire.
     fired: HashMap<u32, Vec<(usize, i16)>>,
+    /// Tables that descend from one directly.
+    children: HashMap<u32, Vec<u32>>,
     /// Names of functions that some relation has a column of.
     fields: HashSet<Box<str>>,
     /// By the relation they stand on.
@@ -317,6 +319,7 @@ impl Index {
         // A key of a table does not hold for those that inherit from it; that of a partitioned one does.
         for table in &catalog.tables {
             for parent in &table.parents {
+                index.children.entry(*parent).or_default().push(table.oid);
                 if index.table(catalog, *parent).is_none_or(|p| p.kind != 'p') {
                     index.keys.remove(parent);
                 }
@@ -907,7 +910,7 @@ impl<'c> Prover<'c> {
                         proof.unknown_function = true;
                         unproved("it calls a function that is not known to be harmless");
                     }
-                    match called.get(qualifier) {
+                    let found = match called.get(qualifier) {
                         Some(taints) => taints
                             .iter()
                             .find(|(_, taint)| {
@@ -916,7 +919,13 @@ impl<'c> Prover<'c> {
                             })
                             .map(|(oid, _)| *oid),
                         None => tainted.first().map(|(oid, _)| *oid),
-                    }
+                    };
+                    // What the client does not say of the row that was to be inserted comes from code.
+                    let fills = |taint: &Taint| {
+                        taint.columns.get(column).is_some_and(|n| taint.derived.contains_key(n))
+                    };
+                    let mut excluded = tainted.iter().filter(|_| qualifier == "excluded");
+                    found.or_else(|| excluded.find(|(_, t)| fills(t)).map(|(oid, _)| *oid))
                 }
                 _ => {
                     unproved("it refers to a column in a way nobody here understands");
@@ -1209,7 +1218,10 @@ pub(crate) fn spread(
         let mut resolved = taints.clone();
         let summaries = definitions(catalog, index, &mut resolved);
         let mut more = false;
-        for ((oid, number), of) in filled(catalog, index, &resolved, &summaries) {
+        let found = filled(catalog, index, &resolved, &summaries);
+        let wide =
+            |(base, of): Filled| family(catalog, index, base).into_iter().map(move |base| (base, of.clone()));
+        for ((oid, number), of) in found.into_iter().flat_map(wide) {
             let column =
                 index.table(catalog, oid).and_then(|t| t.columns.iter().find(|c| c.number == number));
             let taint = taints.entry(oid).or_default();
@@ -1217,6 +1229,7 @@ pub(crate) fn spread(
                 taint.columns.insert(column.name.as_str().into(), number);
                 taint.derived.insert(number, of);
                 more = true;
+                index.table(catalog, oid).into_iter().for_each(|table| generated(table, taint));
             }
         }
         if !more {
@@ -1236,19 +1249,128 @@ pub(crate) fn spread(
 /// A column and what it is made of: tables by OID, columns by number.
 type Filled = ((u32, i16), Vec<(u32, i16)>);
 
+/// What the text of code may name that is hidden, by names in lower case.
+struct Words<'c> {
+    tables: HashMap<String, Vec<(&'c Table, &'c Taint)>>,
+    /// Functions of users whose answer may be made of what is hidden, and of what.
+    functions: HashMap<String, Vec<(u32, i16)>>,
+}
+
+impl<'c> Words<'c> {
+    /// Of functions in SQL that are followed it is known what they answer; of others their words say it.
+    fn new(catalog: &'c Catalog, taints: &'c Taints, summaries: &Summaries) -> Words<'c> {
+        let mut known = Words { tables: HashMap::new(), functions: HashMap::new() };
+        for table in &catalog.tables {
+            if let Some(taint) = taints.get(&table.oid).filter(|t| !t.defines()) {
+                known.tables.entry(table.name.to_lowercase()).or_default().push((table, taint));
+            }
+        }
+        let mut left = Vec::new();
+        for function in &catalog.functions {
+            match summaries.get(function.name.as_str()).filter(|s| !s.stranger) {
+                Some(summary) if summary.sources.is_empty() => {}
+                Some(summary) => {
+                    drop(known.functions.insert(function.name.to_lowercase(), summary.sources.clone()));
+                }
+                None if in_c(function) => {}
+                None => left.push((function, plpgsql::words(&function.body))),
+            }
+        }
+        // What one of them answers, those that call it do: each is read again when it names another that was found.
+        let mut found: HashSet<String> = known.functions.keys().cloned().collect();
+        let mut first = true;
+        while first || !found.is_empty() {
+            let mut more = HashSet::new();
+            left.retain(|(function, words)| {
+                let anew = !found.is_disjoint(words)
+                    || (first
+                        && (words.contains("execute") || words.iter().any(|w| known.tables.contains_key(w))));
+                if !anew {
+                    return true;
+                }
+                let Seen { hidden, of } = known.seen(words);
+                let tells = if function.language.eq_ignore_ascii_case("plpgsql") {
+                    plpgsql::answers(&function.body, &function.arguments, &hidden)
+                } else {
+                    !hidden.words.is_disjoint(words) || !hidden.tables.is_empty()
+                };
+                if tells {
+                    let name = function.name.to_lowercase();
+                    known.functions.insert(name.clone(), of);
+                    more.insert(name);
+                }
+                !tells
+            });
+            (found, first) = (more, false);
+        }
+        known
+    }
+
+    fn seen(&self, words: &HashSet<String>) -> Seen {
+        let mut seen = Seen::default();
+        for word in words {
+            for (table, taint) in self.tables.get(word).into_iter().flatten() {
+                seen.add(table, taint);
+                seen.hidden.tables.insert(word.clone());
+            }
+            if let Some(of) = self.functions.get(word) {
+                seen.hidden.words.insert(word.clone());
+                seen.of.extend(of);
+            }
+        }
+        seen.of.sort_unstable();
+        seen.of.dedup();
+        seen
+    }
+}
+
+fn in_c(function: &Function) -> bool {
+    ["c", "internal"].iter().any(|l| function.language.eq_ignore_ascii_case(l))
+}
+
+/// What a text names that is hidden, and the columns this is.
+#[derive(Default)]
+struct Seen {
+    hidden: plpgsql::Hidden,
+    of: Vec<(u32, i16)>,
+}
+
+impl Seen {
+    fn add(&mut self, relation: &Table, taint: &Taint) {
+        self.of.extend(taint.columns.values().map(|n| (relation.oid, *n)));
+        self.hidden.words.extend(taint.columns.keys().map(|c| c.to_lowercase()));
+    }
+}
+
 /// Columns that a default, a generated column, a trigger or a cast of users fills with what is hidden, and from what.
 fn filled(catalog: &Catalog, index: &Index, taints: &Taints, summaries: &Summaries) -> Vec<Filled> {
     let world = World::new(catalog, index, taints, summaries);
+    let known = Words::new(catalog, taints, summaries);
     let mut out = Vec::new();
     for (table, number, expression) in &catalog.code.defaults {
         let tree = super::parse(format!("SELECT {expression}").as_bytes());
         let traced = tree.ok().and_then(|tree| {
             let trace = trace::trace(World { body: true, ..world }, tree.stmts().next()?).ok()?;
-            trace.outputs?.pop().map(|o| o.sources)
+            trace.outputs?.pop().filter(|o| !o.unknown).map(|o| o.sources)
         });
-        out.extend(traced.filter(|of| !of.is_empty()).map(|of| ((*table, *number), of)));
+        let of = match traced {
+            Some(of) if of.is_empty() => continue,
+            Some(of) => of,
+            // A function nobody can follow.
+            None => {
+                let words = plpgsql::words(expression);
+                if !words.iter().any(|w| known.functions.contains_key(w)) {
+                    continue;
+                }
+                known.seen(&words).of
+            }
+        };
+        // A view's default goes to its table.
+        let below = index.table(catalog, *table).and_then(|t| under(t, *number, world));
+        out.push(((*table, *number), of.clone()));
+        out.extend(below.map(|base| (base, of)));
     }
-    let hidden = |name: &str| summaries.get(name).map(|s| &s.sources).filter(|of| !of.is_empty());
+    let hidden = |name: &str| known.functions.get(&name.to_lowercase());
     if index.converts() {
         for table in &catalog.tables {
             for column in &table.columns {
@@ -1264,23 +1386,22 @@ fn filled(catalog: &Catalog, index: &Index, taints: &Taints, summaries: &Summari
     for (table, function) in &catalog.code.triggers {
         let function = catalog.functions.iter().find(|f| f.oid == *function);
         let (Some(table), Some(function)) = (index.table(catalog, *table), function) else { continue };
-        if !function.language.eq_ignore_ascii_case("plpgsql") {
-            continue;
-        }
         let words = plpgsql::words(&function.body);
-        let named = |t: &&Table| t.oid == table.oid || words.contains(&t.name.to_lowercase());
-        let (mut of, mut secrets) = (Vec::new(), HashSet::new());
-        for relation in catalog.tables.iter().filter(named) {
-            let Some(taint) = taints.get(&relation.oid).filter(|t| !t.defines()) else { continue };
-            of.extend(taint.columns.values().map(|n| (relation.oid, *n)));
-            secrets.extend(taint.columns.keys().map(|c| c.to_lowercase()));
-            secrets.insert(format!("{}.*", relation.name.to_lowercase()));
+        let mut seen = known.seen(&words);
+        if let Some(taint) = taints.get(&table.oid).filter(|t| !t.defines()) {
+            seen.add(table, taint);
+            seen.hidden.rows.extend(["new", "old"].map(str::to_owned));
         }
-        secrets.extend(words.into_iter().filter(|w| hidden(w).is_some()));
-        if secrets.is_empty() {
+        let Seen { hidden, of } = seen;
+        let filled = if in_c(function) {
             continue;
-        }
-        let filled = plpgsql::filled(&function.body, &secrets);
+        } else if function.language.eq_ignore_ascii_case("plpgsql") {
+            plpgsql::filled(&function.body, &hidden)
+        } else {
+            // Nobody here reads it: what it names may go into any column.
+            let row = !hidden.words.is_disjoint(&words) || !hidden.tables.is_empty();
+            plpgsql::Filled { row, ..plpgsql::Filled::default() }
+        };
         let fills = |name: &str| filled.row || filled.columns.contains(&name.to_lowercase());
         for column in table.columns.iter().filter(|c| fills(&c.name)) {
             out.push(((table.oid, column.number), of.clone()));
@@ -1300,6 +1421,34 @@ fn filled(catalog: &Catalog, index: &Index, taints: &Taints, summaries: &Summari
         for column in table.columns.iter().filter(|c| named(c.number) && !of.contains(&(*oid, c.number))) {
             out.push(((*oid, column.number), of.clone()));
         }
+    }
+    out
+}
+
+/// The column that one of a view is.
+fn under(view: &Table, number: i16, world: World<'_>) -> Option<(u32, i16)> {
+    let tree = super::parse(view.definition.as_deref()?.as_bytes()).ok()?;
+    let outputs = trace::trace(world, tree.stmts().next()?).ok()?.outputs?;
+    let at = view.columns.iter().position(|c| c.number == number)?;
+    outputs.get(at)?.column
+}
+
+/// A column, and those of the same name in the tables its table descends from and those that descend from it: their rows are shown
+/// together, and what one fills may be stored in another.
+fn family(catalog: &Catalog, index: &Index, (oid, number): (u32, i16)) -> Vec<(u32, i16)> {
+    let Some(name) = index
+        .table(catalog, oid)
+        .and_then(|t| t.columns.iter().find(|c| c.number == number))
+        .map(|c| &c.name)
+    else {
+        return Vec::new();
+    };
+    let (mut out, mut seen, mut stack) = (Vec::new(), HashSet::new(), vec![oid]);
+    while let Some(oid) = stack.pop().filter(|oid| seen.insert(*oid)) {
+        let Some(table) = index.table(catalog, oid) else { continue };
+        out.extend(table.columns.iter().filter(|c| c.name == *name).map(|c| (oid, c.number)));
+        stack.extend(&table.parents);
+        stack.extend(index.children.get(&oid).into_iter().flatten());
     }
     out
 }

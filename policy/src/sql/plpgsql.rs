@@ -1,17 +1,29 @@
-//! Which columns a trigger in PL/pgSQL fills with what is hidden, read from its text.
+//! Which columns a trigger in PL/pgSQL fills with what is hidden, and whether a function answers with it, read from the text.
 //!
 //! Not a parser: words and statements, without types or control flow. A variable that a statement gives a value, and that statement
-//! names something hidden, is hidden from then on, anywhere in the body; so is a column of NEW. What a condition tells is not seen.
+//! names something hidden, is hidden from then on, anywhere in the body; so is a column of NEW. A variable that holds a row of a table
+//! with something to hide is hidden where it is used as a whole. What a condition tells is not seen.
 
 use foldhash::HashSet;
 use std::sync::LazyLock;
 
-/// Columns of NEW that a body assigns from any of `hidden` (words in lower case).
+/// What must not be shown, as a body may name it; all in lower case.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Hidden {
+    /// Columns, functions that answer with such, and variables.
+    pub words: HashSet<String>,
+    /// Relations whose rows hold it.
+    pub tables: HashSet<String>,
+    /// Variables that hold such a row.
+    pub rows: HashSet<String>,
+}
+
+/// What a body assigns from what is hidden.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Filled {
-    /// In lower case.
+    /// Columns of NEW, in lower case.
     pub columns: HashSet<String>,
-    /// The row as a whole.
+    /// The row as a whole; of what is no trigger, its answer.
     pub row: bool,
 }
 
@@ -144,36 +156,170 @@ pub(crate) fn words(body: &str) -> HashSet<String> {
     tokens(body).into_iter().filter(|t| word(t)).collect()
 }
 
-pub(crate) fn filled(body: &str, hidden: &HashSet<String>) -> Filled {
+pub(crate) fn filled(body: &str, hidden: &Hidden) -> Filled {
+    follow(body, hidden).0
+}
+
+/// Whether a function answers with what is hidden: by RETURN, or through an argument that is one of its results.
+pub(crate) fn answers(body: &str, arguments: &str, hidden: &Hidden) -> bool {
+    let (filled, known) = follow(body, hidden);
+    let results = tokens(arguments);
+    let new = |set: &HashSet<String>, before: &HashSet<String>| {
+        results.iter().any(|name| set.contains(name) && !before.contains(name))
+    };
+    filled.row || new(&known.words, &hidden.words) || new(&known.rows, &hidden.rows)
+}
+
+fn follow(body: &str, hidden: &Hidden) -> (Filled, Hidden) {
     let statements = statements(tokens(body));
     let mut hidden = hidden.clone();
     let mut out = Filled::default();
     // Each round finds another variable, or ends.
     loop {
-        let before = (hidden.len(), out.columns.len(), out.row);
+        let size = |h: &Hidden, out: &Filled| (h.words.len(), h.rows.len(), out.columns.len(), out.row);
+        let before = size(&hidden, &out);
         for statement in &statements {
             let targets = targets(statement);
-            let names = |t: &&String| hidden.contains(*t) && !targets.iter().any(|n| n.last() == Some(*t));
-            // A row is hidden as a whole where its columns are not named.
-            let whole = |t: &String| matches!(t.as_str(), "row_to_json" | "to_json" | "to_jsonb" | "hstore");
-            let row =
-                statement.iter().any(whole) && statement.iter().any(|t| hidden.contains(&format!("{t}.*")));
-            if !row && !statement.iter().any(|t| names(&t)) {
+            let told = told(statement, &targets, &hidden);
+            if told == Told::Nothing {
                 continue;
             }
+            if matches!(
+                statement.first().map(String::as_str),
+                Some("perform" | "select" | "update" | "delete")
+            ) {
+                hidden.words.insert("found".to_owned());
+            }
+            let single = targets.len() == 1;
             for target in targets {
                 match target {
                     [new] if new == "new" => out.row = true,
                     [new, _, column] if new == "new" => drop(out.columns.insert(column.clone())),
-                    [variable, ..] => drop(hidden.insert(variable.clone())),
+                    // By its name it may be taken apart.
+                    [variable] if told == Told::Row && single => drop(hidden.rows.insert(variable.clone())),
+                    [variable, ..] => drop(hidden.words.insert(variable.clone())),
                     [] => {}
                 }
             }
         }
-        if before == (hidden.len(), out.columns.len(), out.row) {
-            return out;
+        if before == size(&hidden, &out) {
+            return (out, hidden);
         }
     }
+}
+
+/// What a statement makes its values of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    /// The row of a table, by the names of its columns.
+    Row,
+    Hidden,
+}
+
+fn told(statement: &[String], targets: &[&[String]], hidden: &Hidden) -> Told {
+    let at = |i: usize| statement.get(i).map_or("", String::as_str);
+    let before = |i: usize| i.checked_sub(1).map_or("", at);
+    let is_target = |i: usize| {
+        targets.iter().any(|t| t.first().zip(statement.get(i)).is_some_and(|(a, b)| std::ptr::eq(a, b)))
+    };
+    // The same row as it was, column by column.
+    if matches!(statement, [a, _, b] if matches!((a.as_str(), b.as_str()), ("new", "old") | ("old", "new"))) {
+        return Told::Nothing;
+    }
+    let own = |t: &String| targets.iter().any(|n| n.last() == Some(t));
+    if statement.iter().any(|t| hidden.words.contains(t) && !own(t))
+        || (dynamic(statement) && !targets.is_empty())
+    {
+        return Told::Hidden;
+    }
+    let whole = |i: usize| at(i + 1) != "." || at(i + 2) == "*";
+    let uses =
+        |i: usize, t: &String| hidden.rows.contains(t) && !is_target(i) && before(i) != "." && whole(i);
+    if statement.iter().enumerate().any(|(i, t)| uses(i, t)) {
+        // `a := b` hands the row on.
+        let handed = statement.len() == 3 || matches!(at(0), "fetch" | "foreach");
+        return if handed { Told::Row } else { Told::Hidden };
+    }
+    let mut row = false;
+    for (i, table) in statement.iter().enumerate().filter(|(_, t)| hidden.tables.contains(*t)) {
+        let from =
+            statement.iter().take(i).any(|t| matches!(t.as_str(), "from" | "join" | "using" | "update"));
+        let named =
+            matches!(before(i), "from" | "into" | "join" | "only" | "table" | "update" | "using" | ".")
+                || (before(i) == "," && from);
+        let called = i + 1 + usize::from(at(i + 1) == "as");
+        let alias = statement.get(called).filter(|t| named && word(t) && !FOLLOWS.contains(&t.as_str()));
+        // Its columns may be called otherwise; of a string the signs are not read.
+        let renamed = alias.is_some() && at(called + 1) == "(" || statement.iter().any(|t| t == "execute");
+        let rows = |(n, t): (usize, &String)| {
+            let again = before(n) == table || before(n) == "as";
+            Some(t) == alias && n != called && !again && at(n + 1) != "."
+        };
+        if renamed || (!named && at(i + 1) != ".") || statement.iter().enumerate().any(rows) {
+            return Told::Hidden;
+        }
+        row |= before(i) == "table";
+    }
+    let names = statement.iter().any(|t| hidden.tables.contains(t));
+    let star = |(i, t): (usize, &String)| {
+        t == "*" && matches!(before(i), "select" | "," | "." | "distinct" | "all" | "returning")
+    };
+    match row || (names && statement.iter().enumerate().any(star)) {
+        true => Told::Row,
+        false => Told::Nothing,
+    }
+}
+
+/// Words that stand behind a table that has no other name.
+const FOLLOWS: &[&str] = &[
+    "cross",
+    "except",
+    "fetch",
+    "for",
+    "full",
+    "group",
+    "having",
+    "inner",
+    "intersect",
+    "into",
+    "join",
+    "left",
+    "limit",
+    "loop",
+    "natural",
+    "offset",
+    "on",
+    "order",
+    "returning",
+    "right",
+    "select",
+    "set",
+    "tablesample",
+    "then",
+    "union",
+    "using",
+    "values",
+    "when",
+    "where",
+    "window",
+];
+
+/// EXECUTE of a text that is put together, or of a variable, and may read a table.
+fn dynamic(statement: &[String]) -> bool {
+    let mut rest = statement.iter().skip_while(|t| *t != "execute").skip(1);
+    let Some(first) = rest.next() else { return false };
+    let reads = |t: &String| t == "from" || t == "table";
+    let written = matches!(first.as_str(), "delete" | "insert" | "select" | "update" | "values" | "with");
+    if written || first == "format" {
+        statement.iter().any(|t| reads(t) || t == "|") && put_together(statement)
+    } else {
+        true
+    }
+}
+
+fn put_together(statement: &[String]) -> bool {
+    statement.iter().any(|t| matches!(t.as_str(), "|" | "%" | "format"))
 }
 
 /// What a statement gives a value: `x := …`, `new.x = …`, `… INTO a, new.b`, `FOR x IN …`; `RETURN x` of a trigger is the row.
@@ -191,8 +337,11 @@ fn targets(statement: &[String]) -> Vec<&[String]> {
     {
         out.extend(reference(0));
     }
-    if matches!(first, "for" | "foreach") {
+    if matches!(first, "for" | "foreach" | "open") {
         out.extend(reference(1));
+    }
+    if statement.iter().skip(1).take(3).any(|t| t == "cursor") {
+        out.extend(reference(0));
     }
     if first == "return"
         && !matches!(statement.get(1).map(String::as_str), None | Some("new" | "old" | "null"))
@@ -287,9 +436,33 @@ fn tokens(body: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
+    fn hidden() -> Hidden {
+        Hidden {
+            words: ["email", "ssn", "ssn_of"].map(str::to_owned).into_iter().collect(),
+            tables: ["customers".to_owned()].into_iter().collect(),
+            rows: ["new", "old"].map(str::to_owned).into_iter().collect(),
+        }
+    }
+
+    #[test]
+    fn what_a_function_answers_with() {
+        for (body, arguments, want) in [
+            ("BEGIN RETURN (SELECT email FROM customers WHERE id = i); END", "i integer", true),
+            ("BEGIN RETURN QUERY SELECT * FROM customers; END", "", true),
+            ("BEGIN RETURN QUERY EXECUTE format('SELECT * FROM %I', t); END", "t text", true),
+            ("BEGIN SELECT c.ssn INTO who FROM customers c; END", "i integer, OUT who text", true),
+            ("BEGIN PERFORM FROM customers WHERE ssn LIKE p; RETURN found; END", "p text", true),
+            ("DECLARE n int; BEGIN SELECT count(*) INTO n FROM customers; RETURN n; END", "", false),
+            ("DECLARE r customers; BEGIN SELECT * INTO r FROM customers; RETURN r.name; END", "", false),
+            ("BEGIN EXECUTE 'SELECT nextval($1)' INTO n USING s; RETURN n; END", "s text", false),
+            ("BEGIN RETURN lower(t); END", "t text", false),
+        ] {
+            assert_eq!(answers(body, arguments, &hidden()), want, "{body}");
+        }
+    }
+
     fn of(body: &str) -> Vec<String> {
-        let hidden = ["email", "ssn", "customers.*"].map(str::to_owned).into_iter().collect();
-        let filled = filled(body, &hidden);
+        let filled = filled(body, &hidden());
         let mut out: Vec<String> = filled.columns.into_iter().collect();
         out.extend(filled.row.then(|| "*".to_owned()));
         out.sort();
@@ -356,6 +529,43 @@ mod tests {
                 "BEGIN SELECT row_to_json(c) INTO NEW.x FROM customers c; NEW.name := (SELECT name FROM customers); END",
                 "x",
             ),
+            // Whole rows: of a variable, of the trigger's own table, by an alias.
+            (
+                "DECLARE r customers%rowtype; BEGIN SELECT * INTO r FROM customers; NEW.a := to_jsonb(r); NEW.b := r.name; RETURN NEW; END",
+                "a",
+            ),
+            (
+                "BEGIN NEW.a := coalesce(OLD.a, '[]') || to_jsonb(OLD); NEW.b := NEW::text; NEW.c := OLD.name; NEW.at := now(); END",
+                "a,b",
+            ),
+            (
+                "BEGIN NEW.a := md5(NEW.*::text); IF NEW IS DISTINCT FROM OLD THEN NEW.at := now(); END IF; RETURN NEW; END",
+                "a",
+            ),
+            (
+                "BEGIN SELECT to_jsonb(c) INTO NEW.a FROM public.customers AS c WHERE c.id = NEW.id; RETURN NEW; END",
+                "a",
+            ),
+            (
+                "BEGIN NEW.a := (SELECT customers FROM customers); NEW.b := (SELECT count(*) FROM customers); END",
+                "a",
+            ),
+            ("BEGIN NEW := OLD; RETURN NEW; END", ""),
+            (
+                "DECLARE r record; BEGIN UPDATE customers SET city = 'x' RETURNING * INTO r; NEW.a := r; END",
+                "a",
+            ),
+            (
+                "DECLARE q CURSOR FOR SELECT * FROM customers; BEGIN OPEN q; FETCH q INTO r; NEW.a := r.name; NEW.b := hstore(r); END",
+                "b",
+            ),
+            (
+                "BEGIN FOR r IN TABLE customers LOOP NEW.a := array_append(NEW.a, r.city); NEW.b := r; END LOOP; END",
+                "b",
+            ),
+            ("BEGIN EXECUTE 'SELECT * FROM customers' INTO r; NEW.a := r.name; END", "a"),
+            ("BEGIN EXECUTE query INTO NEW.a; EXECUTE 'SELECT nextval(''s'')' INTO NEW.id; END", "a"),
+            ("BEGIN NEW.a := ssn_of(NEW.id); NEW.b := lower(NEW.name); RETURN NEW; END", "a"),
             ("BEGIN -- email;\n NEW.a := 1; /* NEW.b := ssn; */ RETURN NEW; END", ""),
         ] {
             assert_eq!(of(body).join(","), want, "{body}");

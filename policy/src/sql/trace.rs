@@ -643,12 +643,21 @@ impl<'a> Tracer<'a> {
                         let scope = Scope { parent: Some(&with), rels: &rels, ctes: &[] };
                         self.predicate(infer.where_clause(), &scope, Ask::Finer(Place::Predicate))?;
                     }
-                    // The row that was to be inserted: what is not said comes from defaults.
+                    // The row that was to be inserted: what is not said comes from defaults, and from triggers.
                     let excluded = match rels.first().map(|r| &r.body) {
                         Some(Body::Tables(tables)) => {
-                            let names = tables.iter().flat_map(|t| &t.columns).map(|c| c.name.as_str());
                             let all = columns.all();
-                            let list = names.map(|n| Col { name: Some(n), val: all.clone() }).collect();
+                            let mut list = Vec::new();
+                            for (table, c) in
+                                tables.iter().flat_map(|t| t.columns.iter().map(move |c| (t, c)))
+                            {
+                                let mut val = all.clone();
+                                let taint = self.world.taints.get(&table.oid);
+                                if taint.is_some_and(|t| t.derived.contains_key(&c.number)) {
+                                    val.add(&self.column(table, c));
+                                }
+                                list.push(Col { name: Some(c.name.as_str()), val });
+                            }
                             Columns::listed(list)
                         }
                         _ => Columns::open(columns.all()),
@@ -657,7 +666,11 @@ impl<'a> Tracer<'a> {
                     let scope = Scope { parent: Some(&with), rels: &rels, ctes: &[] };
                     for set in conflict.target_list() {
                         self.indirection(set.into(), &scope)?;
-                        let val = self.value(set.val(), &scope)?;
+                        // What was to be there: the column hides it as before.
+                        let same = matches!(set.val(), Node::ColumnRef(c) if c.fields().len() == 2
+                            && c.fields().first().and_then(Node::as_str) == Some("excluded")
+                            && last(c.fields()).and_then(Node::as_str) == set.name());
+                        let val = if same { columns.all() } else { self.value(set.val(), &scope)? };
                         self.store(target, &val);
                     }
                     self.predicate(conflict.where_clause(), &scope, Ask::Rows(Place::Predicate))?;
@@ -2793,7 +2806,7 @@ impl<'a> Tracer<'a> {
             if !val.hidden() {
                 continue;
             }
-            if !values.iter().all(|v| as_written(*v)) {
+            if !values.iter().all(|v| as_written(*v, val.type_oid)) {
                 return Ok(false);
             }
             // Of whichever table it is, it is its column.
@@ -2915,8 +2928,8 @@ fn probed(node: Node<'_>) -> ProbeValue {
 }
 
 /// Casts leave a value what it is counted as: the same text is not another value under another length (`$1::varchar(3)`), or after
-/// something was renamed (`'16400'::regclass::text`).
-fn as_written(node: Node<'_>) -> bool {
+/// something was renamed (`'16400'::regclass::text`), nor another date in another time zone.
+fn as_written(node: Node<'_>, column: u32) -> bool {
     /// Of what is longer nobody asks about beginnings.
     const LONG: i32 = 100;
     let mut node = node;
@@ -2925,8 +2938,11 @@ fn as_written(node: Node<'_>) -> bool {
         let names = t.names();
         let last = names.len().checked_sub(1).and_then(|i| names.get(i)).and_then(nodes::String::sval);
         let catalogue = last.is_none_or(|n| n.starts_with("reg") || n == "oid");
+        // A date, a time, a timestamp.
+        let zoneless = matches!(column, 1082 | 1083 | 1114);
+        let moves = zoneless && last.is_some_and(|n| matches!(n, "timestamptz" | "timetz"));
         let cut = |n: Node<'_>| is_number_below(n, LONG) || !is_number_below(n, i32::MAX);
-        if catalogue || !t.array_bounds().is_empty() || t.typmods().iter().any(cut) {
+        if catalogue || moves || !t.array_bounds().is_empty() || t.typmods().iter().any(cut) {
             return false;
         }
         node = c.arg();
