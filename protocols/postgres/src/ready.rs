@@ -992,9 +992,13 @@ impl Ready {
     }
 
     /// The last entry of a session; whoever finds the reason first writes it.
-    pub(crate) fn record_end(&self, now: Now, reason: &str) -> Result<(), Fault> {
+    pub(crate) fn record_end(&mut self, now: Now, reason: &str) -> Result<(), Fault> {
         if self.ended.replace(true) {
             return Ok(());
+        }
+        // Another session sees that it waits, and for what: as good as the error that will not come any more.
+        if let Some(decision) = self.running().map(Arc::clone) {
+            self.told(&decision, now);
         }
         self.shared.record(
             self.id,

@@ -673,7 +673,7 @@ impl Ready {
     }
 
     /// What was decided of the statement that the server runs.
-    fn running(&mut self) -> Option<&Arc<Decision>> {
+    pub(crate) fn running(&mut self) -> Option<&Arc<Decision>> {
         match self.owed.front()? {
             Owed::Query { decision, .. } => decision.as_ref(),
             Owed::Execute { portal, .. } => self.tables.portals.get(portal)?.decision.as_ref(),
@@ -722,8 +722,10 @@ impl Ready {
         if matches!(&state, b"23505" | b"23P01" | b"23503") {
             self.met(body, now);
         } else if (matches!(&state[..2], b"21" | b"22" | b"23" | b"53" | b"54")
-            // It waited for a row that another session holds: deadlock_detected, lock_not_available, query_canceled.
-            || matches!(&state, b"40P01" | b"55P03" | b"57014"))
+            // It waited for a row that another session holds: deadlock_detected, lock_not_available.
+            || matches!(&state, b"40P01" | b"55P03")
+            // Cancelled, or ended by somebody.
+            || &state[..2] == b"57")
             && self.cut.is_none()
             && let Some(decision) = self.running().map(Arc::clone)
         {

@@ -671,7 +671,7 @@ impl Session for PostgresSession {
             }
             Err(fault) => {
                 // What a fault leaves behind: the end of the session in the record, and nothing that could go on.
-                if let State::Ready(ready) = &self.state
+                if let State::Ready(ready) = &mut self.state
                     && !matches!(fault, Fault::Unrecorded)
                 {
                     ready.record_end(flow.now(), &fault.to_string())?;

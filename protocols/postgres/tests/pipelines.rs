@@ -245,9 +245,15 @@ mod tests {
     }
 
     fn gateway() -> Drive {
-        let rules = r#"{"rules":[{"name":"m","on":{"columns":["customers.email"]},"mask":"redact"}]}"#;
+        session(&gate(r#"{"rules":[{"name":"m","on":{"columns":["customers.email"]},"mask":"redact"}]}"#))
+    }
+
+    fn gate(rules: &str) -> postgres::Gate {
         let published = Arc::new(ArcSwap::from_pointee(directory(rules)));
-        let gate = postgres::Gate::new(published, |_| Box::new(Nowhere));
+        postgres::Gate::new(published, |_| Box::new(Nowhere))
+    }
+
+    fn session(gate: &postgres::Gate) -> Drive {
         let loopback = [127, 0, 0, 1];
         let peer = Peer { address: (loopback, 999).into(), listener: (loopback, 7432).into(), tls: None };
         let mut drive = Drive::new(gate.worker(0).accept(peer));
@@ -376,6 +382,29 @@ mod tests {
         let (clean, secret) = (execution(Text::Clean), execution(Text::Secret));
         let (got, _) = converse(&[&clean[..], &secret, &said(&["S"]), &clean].concat(), &[0]);
         assert_eq!((count(&got, "42"), count(&got, "***"), count(&got, SECRET)), (2, 1, 0));
+    }
+
+    #[test]
+    fn a_write_that_never_answers_is_counted() {
+        let insert = r#"Q "insert into customers (id, email) values (1, 'a')""#;
+        // Whoever waits for a row of another session has met it, and need not hear the error.
+        type End = fn(&mut Drive);
+        let ends: [End; 2] = [
+            |drive| drive.event(Side::Client, flow::Event::Closed(Side::Client)),
+            |drive| drive.feed(Side::Server, &encode("E s:SFATAL b:00 s:C57P01 b:00 s:Mended b:0000")),
+        ];
+        for end in ends {
+            let gate = gate(
+                r#"{"rules":[{"name":"m","on":{"columns":["customers.email"]},"mask":"redact","probes":1}]}"#,
+            );
+            let mut drive = session(&gate);
+            drive.feed(Side::Client, &encode(insert));
+            assert_eq!(count(&drive.take(Side::Server), "insert"), 1);
+            end(&mut drive);
+            let mut drive = session(&gate);
+            drive.feed(Side::Client, &encode(insert));
+            assert_eq!(count(&drive.take(Side::Server), "insert"), 0, "its budget is used up");
+        }
     }
 
     #[test]
