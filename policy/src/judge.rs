@@ -2001,6 +2001,26 @@ impl Judge {
         })
     }
 
+    /// Judges the types that a client declares the parameters of a statement to be of: naming one there is naming it in the text.
+    /// `decision`: of that text.
+    pub fn parameters(&self, decision: &Decision, types: impl Iterator<Item = u32>) -> Option<Block> {
+        if !self.scope.masks() {
+            return None;
+        }
+        for (n, oid) in (1..).zip(types) {
+            let asks = || decision.probes.iter().any(|p| p.value == ProbeValue::Parameter(n));
+            if known::NAMED_TYPES.contains(&oid) && asks() {
+                let why = "a value that it compares with a masked column is a number to be looked up";
+                return Some(built_in(MASKED_DATA_ASKED, "42501", not_while_masked(why)));
+            }
+            if oid >= FIRST_NORMAL_OID && trace::betrays(self.world(), self.bound.index.typed(oid)) {
+                let why = "a parameter is of a type whose values go through code that cannot be analysed, or reads masked data";
+                return Some(built_in(CODE_NOT_ANALYSED, "42501", not_while_masked(why)));
+            }
+        }
+        None
+    }
+
     /// True when a column's table is newer than the catalogue: load a new one before planning.
     pub fn unknown_table(&self, columns: &[Column<'_>]) -> bool {
         self.scope.masks()

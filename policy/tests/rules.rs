@@ -362,6 +362,9 @@ fn catalog() -> Catalog {
             conversions: [("contact", "ssn_of"), ("known_ssn", "known"), ("words", "filled"), ("d_purge", "purge")]
                 .map(|(name, function)| (name.to_owned(), vec![function.to_owned()]))
                 .into(),
+            typed: [(18_001, "known"), (18_002, "filled"), (18_003, "ssn_of"), (18_004, "archive")]
+                .map(|(oid, function)| (oid, vec![function.to_owned()]))
+                .into(),
             defaults: vec![
                 (shipments, 4, "public.ssn_of(3)".into()),
                 (letters, 5, "public.pl_loud(3)".into()),
@@ -480,6 +483,29 @@ fn a_snapshot_that_does_not_tell_what_writes_do_withholds_them_all() {
             assert!(outcome(&judge, sql).contains(&want.to_owned()), "{sql}: not {want}");
         }
     }
+}
+
+#[test]
+fn a_type_declared_for_a_parameter_is_named() {
+    let rule = r#"{"name": "pii", "on": {"columns": ["customers.email"]}, "mask": "redact"}"#;
+    let masked = r#"{"name": "ssn", "on": {"columns": ["customers.ssn"]}, "mask": "redact"}"#;
+    let rules = [rule, masked].map(|rule| serde_json::from_str(rule).expect("a rule"));
+    let judge = judge(&rules, &who("app"), &Arc::new(catalog()));
+    let refused = |sql: &str, types: &[u32]| {
+        let decision = judge.statement(sql.as_bytes());
+        assert_eq!(decision.verdict, Verdict::Pass, "{sql}");
+        judge.parameters(&decision, types.iter().copied()).map(|block| block.rule)
+    };
+    // Plain types, an enum or an extension's, a domain whose check looks at its value only.
+    assert_eq!(refused("SELECT $1, $2, $3", &[25, 17_999, 18_002]), None);
+    // A check, or a cast, that reads what is masked, or cannot be followed.
+    for oid in [18_001, 18_003, 18_004] {
+        assert_eq!(refused("SELECT $1, $2", &[0, oid]).as_deref(), Some("code-not-analysed"), "{oid}");
+    }
+    // Its text is another when a table is called otherwise: one value would ask about many.
+    let by_name = "SELECT id FROM customers WHERE id = $2 AND email = $1::text";
+    assert_eq!(refused(by_name, &[2205, 23]).as_deref(), Some("masked-data-asked"));
+    assert_eq!(refused(by_name, &[1043, 2205]), None);
 }
 
 #[test]

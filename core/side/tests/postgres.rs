@@ -345,6 +345,9 @@ fn check(catalog: &Catalog) {
         assert!(code.conversions.contains(&(name.to_owned(), vec!["ok".to_owned()])), "{name}");
     }
     assert!(code.conversions.iter().all(|(name, _)| !name.contains("quiet")));
+    // By number they are the same, and those that a cast brings out of.
+    assert!(code.typed.len() >= code.conversions.len(), "{:?}", code.typed);
+    assert!(code.typed.iter().all(|(oid, functions)| *oid >= 16_384 && functions.len() == 1));
     assert_eq!(writes.cascades, [(oid("quiet"), oid("q_cascade")), (oid("q_parent"), oid("q_set"))]);
     assert_eq!(writes.deferred, [oid("q_deferred")]);
 }

@@ -275,6 +275,13 @@ pub(crate) fn of_users(setting: &str) -> bool {
     setting.contains('.') || setting.eq_ignore_ascii_case("application_name")
 }
 
+/// Types whose text is the name of what their number stands for at the moment: `reg…`, and arrays of them (pg_type.dat).
+#[rustfmt::skip]
+pub(crate) const NAMED_TYPES: &[u32] = &[
+    24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191,
+    1008, 2207, 2208, 2209, 2210, 2211, 3735, 3770, 4090, 4097, 4192,
+];
+
 /// A call of `current_setting` for a setting the server invented, by its name.
 pub(crate) fn of_server(call: &nodes::FuncCall) -> bool {
     match call.args().first() {

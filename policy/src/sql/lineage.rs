@@ -51,6 +51,8 @@ pub(crate) struct Index {
     indexes: HashMap<Box<str>, Vec<u32>>,
     /// Functions of users that bring a value into a type of this name.
     conversions: HashMap<Box<str>, Vec<Box<str>>>,
+    /// The same by number, and functions that bring a value out of it.
+    typed: HashMap<u32, Vec<Box<str>>>,
 }
 
 /// All functions of users that have one name.
@@ -239,6 +241,11 @@ impl Index {
         !self.conversions.is_empty() || !self.made_of.is_empty()
     }
 
+    /// Functions that a parameter declared to be of this type may go through.
+    pub(crate) fn typed(&self, oid: u32) -> &[Box<str>] {
+        self.typed.get(&oid).map_or(&[], Vec::as_slice)
+    }
+
     pub(crate) fn converts(&self) -> bool {
         !self.conversions.is_empty()
     }
@@ -337,6 +344,9 @@ impl Index {
         for (name, functions) in &catalog.code.conversions {
             let functions = functions.iter().map(|f| f.as_str().into()).collect();
             index.conversions.insert(name.as_str().into(), functions);
+        }
+        for (oid, functions) in &catalog.code.typed {
+            index.typed.insert(*oid, functions.iter().map(|f| f.as_str().into()).collect());
         }
         let places: HashMap<u32, usize> =
             catalog.functions.iter().enumerate().map(|(i, f)| (f.oid, i)).collect();

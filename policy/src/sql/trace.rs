@@ -3286,6 +3286,15 @@ pub(crate) fn summarise(world: World<'_>, functions: &[&Function]) -> Option<Sum
     Some(summary)
 }
 
+/// A value that goes through these functions of users may ask about what is hidden, or show it.
+pub(crate) fn betrays(world: World<'_>, functions: &[Box<str>]) -> bool {
+    let mut tracer = Tracer::new(world);
+    functions.iter().any(|function| {
+        let val = tracer.summary(function);
+        val.hidden() || tracer.trace.launders
+    })
+}
+
 /// The texts of a function that can be parsed; of PL/pgSQL only some can.
 pub(crate) fn texts(function: &Function) -> Vec<String> {
     if function.language.eq_ignore_ascii_case("plpgsql") {

@@ -356,6 +356,7 @@ impl Ready {
         };
         let length = if whole { text.len() } else { header.body - name.len() - 2 };
         let name = self.known_as(name)?;
+        let judged = if types.is_empty() { judged } else { self.judge_types(text, types, judged) };
         let held = self.tables.statements.len() + self.owed.len().min(PREPARED_MAX);
         let Judged { number, decision, disturbs, mut refused } =
             self.judge_text(How::Parse, text, length, judged, now);
@@ -403,6 +404,23 @@ impl Ready {
             }
         };
         self.push_or_skip(owed, number, now.mono_ns, flow)
+    }
+
+    /// What was decided of a text, or its refusal for the `types` its parameters are declared to be of.
+    fn judge_types(&self, text: &[u8], types: &[u8], judged: Option<Arc<Decision>>) -> Option<Arc<Decision>> {
+        let Some(judge) = self.judge.as_ref().filter(|_| self.scope.masks()) else { return judged };
+        let decision = judged.or_else(|| self.decide(text))?;
+        let oids = types.as_chunks::<4>().0.iter().map(|oid| u32::from_be_bytes(*oid));
+        let refused = match decision.verdict {
+            Verdict::Pass => judge.parameters(&decision, oids),
+            Verdict::Block(_) => None,
+        };
+        Some(match refused {
+            Some(block) => {
+                Arc::new(Decision { verdict: Verdict::Block(block), ..Decision::clone(&decision) })
+            }
+            None => decision,
+        })
     }
 
     fn bind(&mut self, flow: &mut Flow<'_>, header: Header, seen: &[u8]) -> Result<(), Fault> {

@@ -367,6 +367,8 @@ pub(crate) struct Ready {
     /// Code of users ran that may have put anything into settings which are reported. That they are reported at all, and when, tells of
     /// it from then on.
     pub(crate) estranged: bool,
+    /// A statement of this transaction was withheld. Its portal may end only when another takes its place, and speak then.
+    pub(crate) echoes: bool,
     pub(crate) owed: Queue,
     pub(crate) tables: Tables,
     pub(crate) current: Current,

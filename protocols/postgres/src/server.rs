@@ -421,6 +421,7 @@ impl Ready {
                     Some(Owed::Query { disturbs, decision, .. }) => (*disturbs, decision.clone()),
                     _ => (Disturbs::ALL, None),
                 };
+                self.echoes |= self.scope.masks() && decision.as_ref().is_none_or(|d| d.withhold);
                 self.completed(body, header.tag, disturbs, decision);
             }
             (b'C' | b'I' | b's', Some(Owed::Execute { .. })) => {
@@ -428,6 +429,7 @@ impl Ready {
                     let known = self.tables.portals.get(&portal).map(|p| (p.disturbs, p.decision.clone()));
                     let (disturbs, decision) = known.unwrap_or((Disturbs::ALL, None));
                     let disturbs = disturbs.with(self.tables.lurking());
+                    self.echoes |= self.scope.masks() && decision.as_ref().is_none_or(|d| d.withhold);
                     if header.tag != b's' {
                         self.completed(body, header.tag, disturbs, decision);
                     } else if let (Metering::Counted(meter), Some(portal)) =
@@ -463,9 +465,9 @@ impl Ready {
                     flow.discard(total);
                     return Ok(None);
                 }
-                if self.withholding() {
+                if self.withholding() || self.echoes {
                     flow.discard(total);
-                    let strangers = self.code().names;
+                    let strangers = self.echoes || self.code().names;
                     refuse::withhold(flow.own(Side::Client), b'N', body, strangers);
                     return Ok(None);
                 }
@@ -829,6 +831,7 @@ impl Ready {
         self.transaction = *body.first().ok_or_else(|| fault("ReadyForQuery: status"))?;
         if self.transaction == b'I' {
             // Portals end with their transaction.
+            self.echoes = false;
             self.tables.portals.clear();
             self.tables.forget_cursors_not_held();
             // What changed the catalogue can be seen from outside now. Before, asking for it would have found nothing.

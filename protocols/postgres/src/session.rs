@@ -390,6 +390,7 @@ impl PostgresSession {
             settings: login.settings,
             quoting_at_risk: false,
             estranged: false,
+            echoes: false,
             owed: Queue::default(),
             tables: Tables::default(),
             current: Current::default(),
