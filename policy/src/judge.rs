@@ -711,12 +711,16 @@ impl Judge {
         if facts.commits {
             all = all.or(behind.commits());
         }
-        if behind.has_types() {
+        if behind.has_unnamed() {
             let mut stack = vec![statement];
             while let Some(node) = stack.pop() {
                 if let Node::TypeName(t) = node {
                     let last = t.names().iter().filter_map(nodes::String::sval).next_back();
                     all = all.or(behind.of_type(last.unwrap_or_default()));
+                }
+                if let Node::A_Expr(e) = node {
+                    let last = e.name().iter().filter_map(Node::as_str).next_back();
+                    all = all.or(behind.of_operator(last.unwrap_or_default()));
                 }
                 if children(node, &mut stack).is_err() {
                     return Mentions::ALL;

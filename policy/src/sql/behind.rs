@@ -1,8 +1,7 @@
 //! What code of users may do to a session without being called by name: functions behind views, triggers, rules, defaults and types.
 //!
 //! Not a call graph: a text reaches whatever function or relation it names anywhere, whether that is a call or not, so the answer is
-//! rather too much than too little. Checks, policies and index expressions are known only to be there: they count as all functions of
-//! users together. Operators of users are not followed.
+//! rather too much than too little. Of row policies it is known only that they are there: they count as all functions of users together.
 
 use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 
@@ -17,6 +16,7 @@ pub(crate) struct Behind {
     reads: HashMap<u32, Mentions>,
     writes: HashMap<u32, Mentions>,
     types: HashMap<Box<str>, Mentions>,
+    operators: HashMap<Box<str>, Mentions>,
     /// At the end of a transaction.
     commits: Mentions,
     /// Of a relation the catalogue does not have nothing is known.
@@ -31,6 +31,7 @@ enum Thing<'c> {
     Read(u32),
     Write(u32),
     Type(&'c str),
+    Operator(&'c str),
     /// Every function there is.
     Any,
 }
@@ -38,6 +39,7 @@ enum Thing<'c> {
 struct Graph<'c> {
     catalog: &'c Catalog,
     functions: HashSet<String>,
+    operators: HashSet<&'c str>,
     relations: HashMap<String, Vec<u32>>,
     /// Who reaches what.
     reached_by: HashMap<Thing<'c>, HashSet<Thing<'c>>>,
@@ -59,6 +61,9 @@ impl<'c> Graph<'c> {
                 named.push(if writes { Thing::Write(*oid) } else { Thing::Read(*oid) });
             }
             named.extend(self.functions.get(name).map(|name| Thing::Function(name.clone())));
+        }
+        if !self.operators.is_empty() {
+            named.extend(symbols(&text).filter_map(|o| self.operators.get(o).copied()).map(Thing::Operator));
         }
         named.into_iter().for_each(|to| self.reaches(from, to));
     }
@@ -83,10 +88,6 @@ impl<'c> Graph<'c> {
             let from = Thing::Function(key(&function.name));
             self.says(&from, &function.body, true);
             self.says(&from, &function.arguments, true);
-            // What an aggregate is made of is not told.
-            if function.kind == 'a' && !function.language.eq_ignore_ascii_case("c") {
-                self.reaches(&from, Thing::Any);
-            }
         }
         for table in &catalog.tables {
             self.relation(table);
@@ -104,6 +105,21 @@ impl<'c> Graph<'c> {
         for (name, functions) in &code.conversions {
             for function in functions {
                 self.reaches(&Thing::Type(name), Thing::Function(key(function)));
+            }
+        }
+        for (name, functions) in &code.made_of {
+            let from = match self.operators.get(name.as_str()) {
+                Some(operator) => Thing::Operator(operator),
+                None => Thing::Function(key(name)),
+            };
+            for function in functions {
+                self.reaches(&from, Thing::Function(key(function)));
+            }
+        }
+        for (relation, _, functions) in &code.run {
+            explained.insert(*relation);
+            for function in functions {
+                self.reaches(&Thing::Write(*relation), Thing::Function(key(function)));
             }
         }
         let by_oid: HashMap<u32, &str> = catalog.functions.iter().map(|f| (f.oid, f.name.as_str())).collect();
@@ -152,6 +168,13 @@ impl Behind {
         let mut graph = Graph {
             catalog,
             functions: catalog.functions.iter().map(|f| key(&f.name)).collect(),
+            operators: catalog
+                .code
+                .made_of
+                .iter()
+                .map(|(name, _)| name.as_str())
+                .filter(|n| is_symbol(n))
+                .collect(),
             relations: HashMap::new(),
             reached_by: HashMap::new(),
         };
@@ -178,6 +201,7 @@ impl Behind {
                 Thing::Read(oid) => drop(behind.reads.insert(oid, does)),
                 Thing::Write(oid) => drop(behind.writes.insert(oid, does)),
                 Thing::Type(name) => drop(behind.types.insert(name.into(), does)),
+                Thing::Operator(name) => drop(behind.operators.insert(name.into(), does)),
                 Thing::Function(_) | Thing::Any => {}
             }
         }
@@ -211,10 +235,28 @@ impl Behind {
         self.types.get(name).copied().unwrap_or_default()
     }
 
-    /// There are types whose values go through code that does something.
-    pub(crate) fn has_types(&self) -> bool {
-        !self.types.is_empty()
+    pub(crate) fn of_operator(&self, name: &str) -> Mentions {
+        self.operators.get(name).copied().unwrap_or_default()
     }
+
+    /// There are types, or operators, that go through code which does something.
+    pub(crate) fn has_unnamed(&self) -> bool {
+        !self.types.is_empty() || !self.operators.is_empty()
+    }
+}
+
+/// What an operator may be written with (scan.l).
+fn of_symbol(c: char) -> bool {
+    "~!@#^&|`?+-*/%<>=".contains(c)
+}
+
+fn is_symbol(name: &str) -> bool {
+    name.chars().all(of_symbol)
+}
+
+/// The operators of a text.
+fn symbols(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !of_symbol(c)).filter(|symbol| !symbol.is_empty())
 }
 
 /// Under which word of a text something is found: its name in lower case, or the longest word of one that is not plain.
@@ -269,6 +311,9 @@ mod tests {
                 table(11, "whole", None),
                 table(12, "checked", None),
                 table(13, "v_audited", Some("SELECT a FROM audited")),
+                table(14, "v_operator", Some("SELECT (a OPERATOR(public.<#>) 1) AS a FROM plain")),
+                table(15, "compared", None),
+                table(16, "v_first", Some("SELECT first_of(a) AS a FROM plain")),
             ],
             functions: vec![
                 function(100, "calm", "begin return a || 'x'; end"),
@@ -280,10 +325,15 @@ mod tests {
                     "mark",
                     "begin perform set_config('application_name', new.a, false); return new; end",
                 ),
+                Function { kind: 'a', body: String::new(), ..function(106, "first_of", "") },
                 function(105, "check_odd", "begin set standard_conforming_strings = off; return true; end"),
             ],
             code: Code {
                 conversions: vec![("odd".into(), vec!["check_odd".into()])],
+                made_of: ["<#>", "first_of"]
+                    .map(|name| (name.to_owned(), vec!["inner_one".to_owned()]))
+                    .into(),
+                run: vec![(15, false, vec!["inner_one".into()])],
                 fired: vec![(6, 103, 7), (7, 104, 5), (10, 104, 5)],
                 ..Code::default()
             },
@@ -298,7 +348,7 @@ mod tests {
         for oid in [1, 2, 6] {
             assert_eq!(behind.of(oid, true), nothing, "writing {oid}");
         }
-        for oid in [3, 4, 5] {
+        for oid in [3, 4, 5, 14, 16] {
             assert_eq!(behind.of(oid, false), Mentions { statements: true, ..nothing }, "{oid}");
         }
         for oid in [7, 8, 10, 11, 13] {
@@ -307,7 +357,9 @@ mod tests {
         assert_eq!(behind.of(9, true), Mentions { quoting: true, ..nothing });
         assert_eq!(behind.of_type("odd"), Mentions { quoting: true, ..nothing });
         assert_eq!(behind.commits(), Mentions { settings: true, ..nothing });
-        // A check, or a policy: nobody says which function.
+        assert_eq!(behind.of(15, true), Mentions { statements: true, ..nothing });
+        assert_eq!(behind.of_operator("<#>"), Mentions { statements: true, ..nothing });
+        // A policy: nobody says which function.
         let any = behind.of(12, true);
         assert!(any.statements && any.settings && any.quoting);
     }
