@@ -268,7 +268,9 @@ fn size(decision: &Decision) -> usize {
     };
     let observed: usize = decision.observed.iter().map(|o| size_of::<String>() + o.len()).sum();
     let copies = decision.copies.len() * 256;
-    let outputs = decision.outputs.as_ref().map_or(0, Vec::len);
+    let told = |d: &Decision| d.outputs.as_ref().map_or(0, Vec::len);
+    let each: usize = decision.each.iter().map(|d| size_of::<Decision>() + told(d)).sum();
+    let outputs = told(decision) + each;
     let asked = size_of_val(decision.limits.as_slice())
         + size_of_val(decision.probes.as_slice())
         + size_of_val(decision.conflicts.as_slice());

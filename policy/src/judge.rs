@@ -60,6 +60,9 @@ pub struct Decision {
     pub ddl: bool,
     /// For a text of one statement: what is known of each output column, the first of two witnesses ([`Judge::plan_for`]).
     pub outputs: Option<Vec<Origin>>,
+    /// Of a text of several statements, in order, what is known of the answer of each: its `clean` and `outputs`, and nothing else is
+    /// said there. The server ends each with one CommandComplete. Empty where all are clean, or too many.
+    pub each: Vec<Arc<Decision>>,
     /// The cursor or prepared statement a text of one statement makes or uses by name (see [`Kept`]).
     pub kept: Option<Kept>,
     /// Another literal in the same place could have led to another decision: cached under its exact text only.
@@ -123,6 +126,35 @@ pub enum ProbeValue {
     /// The value of parameter `$n` (from 1), whatever its format: take [`Probe::digest`] of its bytes when it is bound. In a PREPARE
     /// of SQL the values come with EXECUTE, in its text: count the text's digest.
     Parameter(u16),
+    /// A value that the text makes of one parameter (`lower($1)`): together they say which.
+    Computed {
+        /// From 1.
+        number: u16,
+        text: u64,
+    },
+}
+
+impl ProbeValue {
+    /// The parameter its value comes with, from 1.
+    pub fn parameter(&self) -> Option<u16> {
+        match self {
+            ProbeValue::Literal(_) => None,
+            ProbeValue::Parameter(number) | ProbeValue::Computed { number, .. } => Some(*number),
+        }
+    }
+
+    /// What is counted when its parameter is `bound`; `None`: nothing is, because NULL equals nothing.
+    pub fn digest(&self, bound: Option<&[u8]>) -> Option<u64> {
+        match (self, bound) {
+            (ProbeValue::Literal(digest), _) => Some(*digest),
+            (ProbeValue::Parameter(_), bound) => bound.map(Probe::digest),
+            // What is computed of NULL may be something.
+            (ProbeValue::Computed { text, .. }, None) => Some(*text),
+            (ProbeValue::Computed { text, .. }, Some(bound)) => {
+                Some(Probe::digest(&[&text.to_be_bytes()[..], bound].concat()))
+            }
+        }
+    }
 }
 
 impl Probe {
@@ -261,6 +293,7 @@ impl Decision {
             copies: Vec::new(),
             ddl: false,
             outputs: None,
+            each: Vec::new(),
             kept: None,
             literals_matter: false,
             limits: Vec::new(),
@@ -526,6 +559,9 @@ const DELETE: i16 = 8;
 const UPDATE: i16 = 16;
 const TRUNCATE: i16 = 32;
 
+/// Statements of one text whose answers are told apart.
+const EACH_MAX: usize = 64;
+
 /// How far triggers that fire triggers are followed.
 const MOTIONS_MAX: usize = 6;
 
@@ -671,6 +707,10 @@ impl Judge {
             // An error may show in its words what would be too many rows: `string_agg(…)::int`.
             decision.withhold |=
                 self.scope.masks() && decision.limits.iter().any(|l| l.collects || l.weight >= Limited::MANY);
+            if several && count <= EACH_MAX {
+                let each = Decision { clean: judged.clean, withhold: true, ..Decision::allowed() };
+                decision.each.push(Arc::new(Decision { outputs: judged.outputs.clone(), ..each }));
+            }
             decision.outputs = judged.outputs;
             decision.kept = Kept::of(statement);
             if first_block.is_none() {
@@ -680,6 +720,9 @@ impl Judge {
         if count != 1 {
             decision.outputs = None;
             decision.kept = None;
+        }
+        if decision.clean || count > EACH_MAX {
+            decision.each = Vec::new();
         }
         decision.literals_matter |= literal::take_read();
         decision.observed.dedup();
@@ -1139,28 +1182,31 @@ impl Judge {
                 judged.block.get_or_insert_with(|| self.asks_too_much(*base, *place, rule, asking));
             }
         }
-        for (base, value) in &trace.probes {
-            let (rule, asking) = if world.defines(*base) {
-                let masks = |r: &&Arc<Compiled>| r.enforce && matches!(r.action, Action::Mask { .. });
-                (self.scope.rules.iter().find(masks).map(|r| &**r), Asking::default())
-            } else {
-                self.asking(*base)
-            };
-            let Some(rule) = rule.filter(|_| asking.predicates == Predicates::Equality) else { continue };
-            decision.literals_matter |= matches!(value, ProbeValue::Literal(_));
-            decision.probes.push(Probe {
-                rule: rule.name.as_str().into(),
-                column: self
-                    .bound
-                    .taints
-                    .get(&base.0)
-                    .and_then(|t| t.same.get(&base.1))
-                    .copied()
-                    .unwrap_or(*base),
-                value: *value,
-                per_hour: asking.probes,
-                enforce: rule.enforce,
-            });
+        for (bases, value) in &trace.probes {
+            let mut asked: Vec<Probe> = Vec::new();
+            for base in bases {
+                let (rule, asking) = if world.defines(*base) {
+                    let masks = |r: &&Arc<Compiled>| r.enforce && matches!(r.action, Action::Mask { .. });
+                    (self.scope.rules.iter().find(masks).map(|r| &**r), Asking::default())
+                } else {
+                    self.asking(*base)
+                };
+                let Some(rule) = rule.filter(|_| asking.predicates == Predicates::Equality) else { continue };
+                let same = self.bound.taints.get(&base.0).and_then(|t| t.same.get(&base.1));
+                // One table of several is meant, so under one rule it is one question.
+                if asked.iter().any(|known| *known.rule == *rule.name) {
+                    continue;
+                }
+                asked.push(Probe {
+                    rule: rule.name.as_str().into(),
+                    column: same.copied().unwrap_or(*base),
+                    value: *value,
+                    per_hour: asking.probes,
+                    enforce: rule.enforce,
+                });
+            }
+            decision.literals_matter |= matches!(value, ProbeValue::Literal(_)) && !asked.is_empty();
+            decision.probes.extend(asked);
         }
     }
 
@@ -2013,7 +2059,10 @@ impl Judge {
         }
         for (n, oid) in (1..).zip(types) {
             let asks = || decision.probes.iter().any(|p| p.value == ProbeValue::Parameter(n));
-            if known::NAMED_TYPES.contains(&oid) && asks() {
+            // Where its text is put together with others it is that of a text: settings say how times and numbers are written.
+            let made = |p: &Probe| matches!(p.value, ProbeValue::Computed { number, .. } if number == n);
+            let text = || matches!(oid, 0 | 19 | TEXT | 705 | 1042 | 1043);
+            if known::NAMED_TYPES.contains(&oid) && asks() || decision.probes.iter().any(made) && !text() {
                 let why = "a value that it compares with a masked column is a number to be looked up";
                 return Some(built_in(MASKED_DATA_ASKED, "42501", not_while_masked(why)));
             }

@@ -12,7 +12,8 @@
 //! hushed  the same, but its errors are withheld
 //! limit RULE   runs, and that rule counts its rows      unlimited   runs, and no rule does
 //! origins A,B,…   runs, and its outputs are told to be: clean, sql or words (a definition: its constants are replaced, or all that is
-//!         not words), plan, masked, unknown; `every` when all of the statement is clean, `untold` when they cannot be told
+//!         not words), plan, masked, unknown; `every` when all of the statement is clean, `untold` when they cannot be told; of
+//!         several statements each, with `;` between
 //! copy    runs, COPY rows pass        copy-masked   runs, COPY rows are rewritten
 //! ```
 
@@ -23,7 +24,7 @@ use policy::catalog::{Catalog, Code, Constraint, Follows, Function, Table, Table
 use policy::mask::{HashKey, Text};
 use policy::plan::CopyBinary;
 use policy::rule::{PolicyFile, Rule, Source};
-use policy::{CopyPlan, Decision, DecisionCache, Judge, Origin, Subject, Verdict, compile};
+use policy::{CopyPlan, Decision, DecisionCache, Judge, Origin, ProbeValue, Subject, Verdict, compile};
 
 mod system;
 
@@ -344,6 +345,7 @@ fn catalog() -> Catalog {
             function("uuid_generate_v4", "c"),
             Function { rows: true, ..function("skeys", "c") },
             function("dblink", "c"),
+            function("citextin", "c"),
         ],
         code: Code {
             rules: [
@@ -463,6 +465,9 @@ fn origins(decision: &Decision) -> String {
     };
     match &decision.outputs {
         _ if decision.clean => "every".into(),
+        None if !decision.each.is_empty() => {
+            decision.each.iter().map(|d| origins(d)).collect::<Vec<_>>().join(";")
+        }
         None => "untold".into(),
         Some(outputs) => outputs.iter().map(word).collect::<Vec<_>>().join(","),
     }
@@ -506,6 +511,57 @@ fn a_type_declared_for_a_parameter_is_named() {
     let by_name = "SELECT id FROM customers WHERE id = $2 AND email = $1::text";
     assert_eq!(refused(by_name, &[2205, 23]).as_deref(), Some("masked-data-asked"));
     assert_eq!(refused(by_name, &[1043, 2205]), None);
+    // How a time is written is a setting.
+    let made = "SELECT id FROM customers WHERE id = $2 AND email = 'a' || $1";
+    assert_eq!(refused(made, &[1184, 23]).as_deref(), Some("masked-data-asked"));
+    assert_eq!(refused(made, &[0, 1184]), None);
+}
+
+#[test]
+fn a_name_that_several_tables_have_is_asked_once() {
+    let rule = serde_saphyr::from_str::<Rule>("{name: m, on: {columns: [notes.body]}, mask: redact}");
+    let judge = judge(&[rule.expect("a rule")], &who("ana"), &Arc::new(catalog()));
+    let asked = |sql: &str| {
+        let decision = judge.statement(sql.as_bytes());
+        assert_eq!(decision.verdict, Verdict::Pass, "{sql}");
+        decision.probes.iter().map(|p| p.value).collect::<Vec<_>>()
+    };
+    assert_eq!(asked("SELECT id FROM notes WHERE body = $1"), [ProbeValue::Parameter(1)]);
+    assert_eq!(asked("SELECT id FROM notes n WHERE n.body IN ($1, $2)").len(), 2);
+    assert_eq!(asked("SELECT FROM a.notes x, b.notes y WHERE x.body = $1 AND y.body = $1").len(), 2);
+}
+
+#[test]
+fn a_computed_value_is_counted_as_what_makes_it() {
+    let rule = serde_saphyr::from_str::<Rule>("{name: m, on: {columns: [customers.email]}, mask: redact}");
+    let judge = judge(&[rule.expect("a rule")], &who("ana"), &Arc::new(catalog()));
+    let value = |made: &str| {
+        let decision = judge.statement(format!("SELECT id FROM customers WHERE email = {made}").as_bytes());
+        assert_eq!(decision.verdict, Verdict::Pass, "{made}");
+        decision.probes.first().expect("a probe").value
+    };
+    let counted = |made: &str, bound: Option<&str>| value(made).digest(bound.map(str::as_bytes));
+    let all = [
+        counted("lower('a')", None),
+        counted("upper('a')", None),
+        counted("'a' || 'b'", None),
+        counted("'b' || 'a'", None),
+        counted("'ab'", None),
+        counted("$1", Some("a")),
+        counted("lower($1)", Some("a")),
+        counted("lower($1)", Some("b")),
+        counted("lower($1)", None),
+        counted("upper($1)", Some("a")),
+        counted("$1 || 'b'", Some("a")),
+        counted("$1 || 'c'", Some("a")),
+        counted("'b' || $1", Some("a")),
+        counted("'b' || lower($1)", Some("a")),
+    ];
+    for (i, one) in all.iter().enumerate() {
+        assert!(one.is_some() && !all.iter().skip(i + 1).any(|other| other == one), "{i}");
+    }
+    assert_eq!(value("lower($2)").parameter(), Some(2));
+    assert_eq!(counted("$1", None), None);
 }
 
 #[test]

@@ -340,6 +340,26 @@ pub(crate) const EXTENSION_FUNCTIONS: &[&str] = &[
     "uuid_generate_v3", "uuid_generate_v4", "uuid_generate_v5", "uuid_nil", "word_similarity",
 ];
 
+/// Types of common extensions, and the functions that read their values; believed when every function of the name is in C.
+pub(crate) const EXTENSION_TYPES: &[(&str, &str)] = &[
+    ("citext", "citextin"),
+    ("cube", "cube_in"),
+    ("geography", "geography_in"),
+    ("geometry", "geometry_in"),
+    ("halfvec", "halfvec_in"),
+    ("hstore", "hstore_in"),
+    ("isbn", "isbn_in"),
+    ("ltree", "ltree_in"),
+    ("vector", "vector_in"),
+];
+
+/// Functions that make one text of texts, the same whatever is set, and cannot be told by anything but their arguments.
+#[rustfmt::skip]
+pub(crate) const TEXT_MAKERS: &[&str] = &[
+    "btrim", "initcap", "left", "lower", "lpad", "ltrim", "md5", "replace", "reverse", "right", "rpad", "rtrim", "split_part", "substr",
+    "substring", "translate", "upper",
+];
+
 /// Relations of `pg_catalog` that hold structure and counters, not contents.
 #[rustfmt::skip]
 pub(crate) const SYSTEM_RELATIONS: &[&str] = &[

@@ -286,6 +286,17 @@ impl Index {
         !stack.is_empty()
     }
 
+    /// A type that an extension brings in C, and nobody's code besides: what casts to it does no more than one to a built-in type.
+    pub(crate) fn of_extension(&self, t: &nodes::TypeName) -> bool {
+        let names = t.names();
+        let last = names.len().checked_sub(1).and_then(|i| names.get(i)).and_then(nodes::String::sval);
+        let input = last.and_then(|last| known::EXTENSION_TYPES.iter().find(|(name, _)| *name == last));
+        names.len() <= 2
+            && !t.pct_type
+            && input.is_some_and(|(_, input)| self.in_c(input))
+            && self.conversions(t).is_empty()
+    }
+
     pub(crate) fn is_enum(&self, name: &str) -> bool {
         self.enums.contains(name)
     }
@@ -666,7 +677,8 @@ impl<'c> Prover<'c> {
             }
             Node::TypeCast(c) => {
                 let literal = matches!(c.arg(), Node::A_Const(_) | Node::ParamRef(_));
-                if !literal && !c.type_name().is_some_and(built_in) {
+                let known = |t: &nodes::TypeName| built_in(t) || self.index.of_extension(t);
+                if !literal && !c.type_name().is_some_and(known) {
                     out.problems.push("it casts to a type that is not built in");
                 }
             }
@@ -1075,7 +1087,14 @@ pub(crate) fn harmless_ddl(statement: Node<'_>, prover: &Prover<'_>) -> Result<(
         | Node::DropdbStmt(_)
         | Node::CreateRoleStmt(_) => {}
         Node::CreateSchemaStmt(s) if s.schema_elts().is_empty() => {}
+        Node::IndexStmt(i) if i.relation().is_some_and(|r| Beside::new(prover, r).index(i)) => {}
         Node::IndexStmt(i) => known_and_plain(i.relation())?,
+        Node::AlterTableStmt(a)
+            if a.objtype == T::OBJECT_TABLE
+                && a.relation().is_some_and(|r| {
+                    let beside = Beside::new(prover, r);
+                    a.cmds().iter().all(|c| matches!(c, Node::AlterTableCmd(c) if beside.command(c)))
+                }) => {}
         Node::AlterTableStmt(a) => {
             known_and_plain(a.relation())?;
             for command in a.cmds().iter() {
@@ -1185,6 +1204,132 @@ fn takes_columns(statement: Node<'_>, prover: &Prover<'_>) -> bool {
     let tables = prover.catalog.tables.iter().filter(|t| matches!(t.kind, 'r' | 'p' | 'f'));
     let hides = |t: &&Table| prover.taints.get(&t.oid).is_some_and(|taint| !taint.defines());
     tables.filter(hides).flat_map(|t| &t.columns).any(goes)
+}
+
+/// The columns of a table that has masked ones beside them, as far as all tables it may mean agree: what speaks of these only neither
+/// shows a masked value nor asks about one, and leaves every column where it was and called what it was.
+struct Beside<'c> {
+    tables: Vec<(&'c Table, Option<&'c Taint>)>,
+    name: Name<'c>,
+}
+
+impl<'c> Beside<'c> {
+    fn new(prover: &Prover<'c>, relation: &'c nodes::RangeVar) -> Beside<'c> {
+        let name = name(relation);
+        let tables = prover.index.candidates(prover.catalog, name);
+        Beside { tables: tables.map(|t| (t, prover.taints.get(&t.oid))).collect(), name }
+    }
+
+    fn plain(&self, column: &str) -> bool {
+        let plain = |(table, taint): &(&Table, Option<&Taint>)| {
+            matches!(table.kind, 'r' | 'p')
+                && system(&table.schema, &table.name).is_none()
+                && !taint.is_some_and(|t| t.whole || t.columns.contains_key(column))
+                && table.columns.iter().any(|c| c.name == column)
+        };
+        !self.tables.is_empty() && self.tables.iter().all(plain)
+    }
+
+    /// Every column an expression names is one of these, or the one it is added with. A row as a whole is none.
+    fn speaks_of(&self, node: Node<'_>, added: Option<&str>) -> bool {
+        let mut stack = vec![node];
+        while let Some(node) = stack.pop() {
+            match node {
+                Node::ColumnRef(c) => {
+                    let fields: Option<Vec<&str>> = c.fields().iter().map(Node::as_str).collect();
+                    let known = match fields.as_deref() {
+                        Some([column]) => self.plain(column) || added == Some(column),
+                        Some([table, column]) => *table == self.name.name && self.plain(column),
+                        _ => false,
+                    };
+                    if !known {
+                        return false;
+                    }
+                }
+                Node::SubLink(_) | Node::RangeVar(_) => return false,
+                _ => {}
+            }
+            if children(node, &mut stack).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn all(&self, columns: &pg_raw_parse::list::NodeList) -> bool {
+        columns.iter().all(|c| c.as_str().is_some_and(|c| self.plain(c)))
+    }
+
+    fn index(&self, index: &nodes::IndexStmt) -> bool {
+        let element = |e: &nodes::IndexElem| match e.name() {
+            Some(column) => self.plain(column),
+            None => self.speaks_of(e.expr(), None),
+        };
+        // Of an expression over no column at all there is nothing to say about this table.
+        !self.tables.is_empty()
+            && index.index_params().iter().all(element)
+            && index.index_including_params().iter().all(|e| matches!(e, Node::IndexElem(e) if element(e)))
+            && index.exclude_op_names().is_empty()
+            && self.speaks_of(index.where_clause(), None)
+    }
+
+    fn constraint(&self, constraint: &nodes::Constraint, added: Option<&str>) -> bool {
+        use nodes::ConstrType as T;
+        match constraint.contype {
+            T::CONSTR_NULL | T::CONSTR_NOTNULL => added.is_some(),
+            T::CONSTR_DEFAULT => added.is_some() && self.speaks_of(constraint.raw_expr(), None),
+            T::CONSTR_CHECK => self.speaks_of(constraint.raw_expr(), added),
+            T::CONSTR_UNIQUE => {
+                constraint.indexname().is_none()
+                    && (added.is_some() || !constraint.keys().is_empty())
+                    && self.all(constraint.keys())
+                    && self.all(constraint.including())
+            }
+            // What it refers to is looked at with the rest.
+            T::CONSTR_FOREIGN => {
+                (added.is_some() || self.all(constraint.fk_attrs()))
+                    && constraint.fk_del_set_cols().is_empty()
+            }
+            _ => false,
+        }
+    }
+
+    fn command(&self, command: &nodes::AlterTableCmd) -> bool {
+        use nodes::AlterTableType as Cmd;
+        let named = || command.name().is_some_and(|c| self.plain(c));
+        if self.tables.iter().any(|(t, taint)| {
+            !matches!(t.kind, 'r' | 'p')
+                || taint.is_some_and(|t| t.whole)
+                || system(&t.schema, &t.name).is_some()
+        }) {
+            return false;
+        }
+        match (command.subtype, command.def()) {
+            // It comes behind the others.
+            (Cmd::AT_AddColumn, Node::ColumnDef(column)) => {
+                let ours = |c| matches!(c, Node::Constraint(c) if self.constraint(c, column.colname()));
+                !self.tables.is_empty() && column.constraints().iter().all(ours)
+            }
+            (Cmd::AT_ColumnDefault, def) => named() && self.speaks_of(def, None),
+            (Cmd::AT_SetNotNull | Cmd::AT_DropNotNull, _) => named(),
+            (Cmd::AT_AddConstraint, Node::Constraint(constraint)) => self.constraint(constraint, None),
+            // To what holds every value it has: none becomes another's equal.
+            (Cmd::AT_AlterColumnType, Node::ColumnDef(column)) => {
+                let wide = |t: &nodes::TypeName| {
+                    let last = t.names().iter().next_back().and_then(nodes::String::sval);
+                    built_in(t)
+                        && t.array_bounds().is_empty()
+                        && (matches!(last, Some("varchar")) || t.typmods().is_empty())
+                        && matches!(last, Some("int8" | "numeric" | "text" | "varchar"))
+                };
+                named()
+                    && matches!(column.raw_default(), Node::None)
+                    && column.coll_clause().is_none()
+                    && column.type_name().is_some_and(wide)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// The taint of every relation, from the columns rules name: descendants, ancestors, generated columns and views follow; and what

@@ -71,8 +71,8 @@ pub(crate) struct Trace {
     /// `None`: how many there are cannot be told.
     pub outputs: Option<Vec<Out>>,
     pub reads: Vec<(Base, Place)>,
-    /// Values compared with a column.
-    pub probes: Vec<(Base, ProbeValue)>,
+    /// Values compared with a column: with one of these, where several tables are called so.
+    pub probes: Vec<(Vec<Base>, ProbeValue)>,
     /// What was written, of origin unknown or hidden.
     pub stores_unknown: bool,
     /// A built-in with an effect outside the statement is given what derives from a hidden column.
@@ -757,25 +757,44 @@ impl<'a> Tracer<'a> {
         rels: &[Rel<'a>],
     ) {
         let Some(Body::Tables(tables)) = rels.first().map(|r| r.body.clone()) else { return };
+        // One of several tables of this name is asked: for all of them it is one question.
+        let mut asked: Vec<(&str, Vec<ProbeValue>, Vec<Base>)> = Vec::new();
+        let mut room = PROBES_MAX.saturating_sub(self.trace.probes.len());
         for table in tables.iter() {
             for column in &table.columns {
                 let val = self.column(table, column);
                 if !val.hidden() || !self.decides(table, column, infer) {
                     continue;
                 }
-                let known = self.trace.probes.len();
                 // A view's columns are its table's, whose constraints are not looked for.
                 let told = !self.world.rows_left_out && table.definition.is_none();
-                let values = inserted(insert, table, column);
+                let values = inserted(insert, table, column, &|v| constant(v) || self.computes(v));
+                let values = values.map(|v| v.into_iter().map(probed).collect::<Vec<ProbeValue>>());
                 match (values, val.column) {
                     (Some(values), _) if values.is_empty() => {}
-                    (Some(values), Some(base)) if told && known + values.len() <= PROBES_MAX => {
+                    (Some(values), Some(base)) if told => {
+                        let same = |known: &&mut (&str, Vec<ProbeValue>, Vec<Base>)| {
+                            known.0 == column.name && known.1 == values
+                        };
+                        match (asked.iter_mut().find(same), room.checked_sub(values.len())) {
+                            (Some((_, _, bases)), _) => bases.push(base),
+                            (None, Some(left)) => {
+                                room = left;
+                                asked.push((&column.name, values, vec![base]));
+                            }
+                            (None, None) => {
+                                self.record(&val, Place::Conflict);
+                                continue;
+                            }
+                        }
                         self.record(&val, Place::Equality);
-                        self.probe(base, values);
                     }
                     _ => self.record(&val, Place::Conflict),
                 }
             }
+        }
+        for (_, values, bases) in asked {
+            values.into_iter().for_each(|value| self.probe(&bases, value));
         }
     }
 
@@ -2389,7 +2408,9 @@ impl<'a> Tracer<'a> {
         let Some(t) = c.type_name().filter(|t| built_in(t)) else {
             let names = c.type_name().map(nodes::TypeName::names);
             let last = names.and_then(|n| n.len().checked_sub(1).and_then(|i| n.get(i)));
-            acc.unknown |= !last.and_then(nodes::String::sval).is_some_and(|n| self.world.index.is_enum(n));
+            let extension = c.type_name().is_some_and(|t| self.world.index.of_extension(t));
+            acc.unknown |= !extension
+                && !last.and_then(nodes::String::sval).is_some_and(|n| self.world.index.is_enum(n));
             return Ok(true);
         };
         let names = t.names();
@@ -2768,9 +2789,15 @@ impl<'a> Tracer<'a> {
         let mut pairs: Vec<(&'a nodes::ColumnRef, Vec<Node<'a>>)> = Vec::new();
         match (e.kind, e.lexpr(), e.rexpr()) {
             (Kind::AEXPR_OP, Node::ColumnRef(c), other) | (Kind::AEXPR_OP, other, Node::ColumnRef(c))
-                if constant(other) =>
+                if constant(other) || self.computes(other) =>
             {
                 pairs.push((c, vec![other]));
+            }
+            (Kind::AEXPR_OP, Node::TypeCast(c), other) | (Kind::AEXPR_OP, other, Node::TypeCast(c))
+                if !constant(c.into()) && (constant(other) || self.computes(other)) =>
+            {
+                let Some(column) = self.spelled(c, scope)? else { return Ok(false) };
+                pairs.push((column, vec![other]));
             }
             (Kind::AEXPR_OP, Node::ColumnRef(l), Node::ColumnRef(r)) if self.world.body => {
                 // A parameter is a value like others.
@@ -2793,10 +2820,24 @@ impl<'a> Tracer<'a> {
             // NOT IN asks the same of each.
             (Kind::AEXPR_IN, Node::ColumnRef(c), list) => {
                 let Some(list) = list.as_node_list() else { return Ok(false) };
-                if !list.iter().all(constant) {
+                if !list.iter().all(|v| constant(v) || self.computes(v)) {
                     return Ok(false);
                 }
                 pairs.push((c, list.iter().collect()));
+            }
+            // What IN with these is to the server too.
+            (Kind::AEXPR_OP_ANY, Node::ColumnRef(c), list) if equal => {
+                let list = match list {
+                    Node::TypeCast(cast) if cast.type_name().is_some_and(|t| self.elements_whole(t)) => {
+                        cast.arg()
+                    }
+                    list => list,
+                };
+                let Node::A_ArrayExpr(list) = list else { return Ok(false) };
+                if !list.elements().iter().all(constant) {
+                    return Ok(false);
+                }
+                pairs.push((c, list.elements().iter().collect()));
             }
             _ => return Ok(false),
         }
@@ -2815,18 +2856,99 @@ impl<'a> Tracer<'a> {
                 _ if val.one_of => val.sources.clone(),
                 _ => return Ok(false),
             };
-            if values.len() * bases.len() + self.trace.probes.len() > PROBES_MAX && !self.world.all {
+            if values.len() + self.trace.probes.len() > PROBES_MAX && !self.world.all {
                 return Ok(false);
             }
             found.push((val, bases, values));
         }
         for (val, bases, values) in found {
             self.record(&val, Place::Equality);
-            for base in bases {
-                self.probe(base, values.clone());
-            }
+            values.into_iter().for_each(|value| self.probe(&bases, probed(value)));
         }
         Ok(true)
+    }
+
+    /// `email::text`, which is `email` as long as nothing is lost on the way: two values are the same text only where they are the same.
+    fn spelled(
+        &mut self,
+        cast: &'a nodes::TypeCast,
+        scope: &Scope<'_, 'a>,
+    ) -> Traced<Option<&'a nodes::ColumnRef>> {
+        let Node::ColumnRef(column) = cast.arg() else { return Ok(None) };
+        if !cast.type_name().and_then(plain_type).is_some_and(|to| matches!(to, "text" | "varchar")) {
+            return Ok(None);
+        }
+        let val = self.reference(column, scope)?;
+        // Of numbers and dates settings decide how they are written.
+        let own = matches!(val.type_oid, 19 | 20 | 21 | 23 | 25 | 1042 | 1043 | 2950);
+        let of_extension = |(oid, number): Base| {
+            let table = self.world.index.table(self.world.catalog, oid);
+            let column = table.and_then(|t| t.columns.iter().find(|c| c.number == number));
+            let name = column.map(|c| c.type_name.rsplit('.').next().unwrap_or_default());
+            name == Some("citext") && self.world.index.in_c("citextin")
+        };
+        Ok((own || val.column.is_some_and(of_extension)).then_some(column))
+    }
+
+    /// An array of a type that leaves texts, and numbers, what they are.
+    fn elements_whole(&self, t: &nodes::TypeName) -> bool {
+        let last = t.names().iter().next_back().and_then(nodes::String::sval);
+        let known = matches!(last, Some("int2" | "int4" | "int8" | "numeric" | "text" | "uuid" | "varchar"));
+        t.typmods().is_empty() && (known && built_in(t) || self.world.index.of_extension(t))
+    }
+
+    /// A value made of nothing but written and bound ones, of one parameter at most, by what makes the same of them each time: to ask about
+    /// it is to ask about one value, which the text and the parameter name.
+    fn computes(&self, node: Node<'a>) -> bool {
+        let mut parameter = None;
+        let mut stack = vec![node];
+        let mut left = COMPUTED_MAX;
+        while let Some(node) = stack.pop() {
+            if left == 0 {
+                return false;
+            }
+            left -= 1;
+            match node {
+                Node::A_Const(_) => {}
+                Node::ParamRef(p) if parameter.is_none_or(|known| known == p.number) => {
+                    parameter = Some(p.number);
+                }
+                Node::TypeCast(c) => {
+                    let whole = |t: &nodes::TypeName| {
+                        t.typmods().is_empty()
+                            && t.array_bounds().is_empty()
+                            && (holds_text(t) || self.world.index.of_extension(t) && is_citext(t))
+                    };
+                    if !c.type_name().is_some_and(whole) {
+                        return false;
+                    }
+                    stack.push(c.arg());
+                }
+                Node::A_Expr(e)
+                    if e.kind == nodes::A_Expr_Kind::AEXPR_OP
+                        && plain_operator(e.name())
+                        && last(e.name()).and_then(Node::as_str) == Some("||") =>
+                {
+                    stack.extend([e.lexpr(), e.rexpr()]);
+                }
+                Node::FuncCall(f) => {
+                    let function = last(f.funcname()).and_then(Node::as_str).unwrap_or_default();
+                    let own = f.funcname().len() == 1 && !self.world.index.user(function)
+                        || f.funcname().len() == 2
+                            && f.funcname().first().and_then(Node::as_str) == Some("pg_catalog");
+                    let plain = f.over().is_none()
+                        && matches!(f.agg_filter(), Node::None)
+                        && f.agg_order().is_empty()
+                        && !(f.agg_distinct || f.agg_within_group || f.agg_star || f.func_variadic);
+                    if !(own && plain && listed(known::TEXT_MAKERS, function)) {
+                        return false;
+                    }
+                    stack.extend(f.args().iter());
+                }
+                _ => return false,
+            }
+        }
+        true
     }
 
     /// Nothing in scope has this name: in the body of a function it is a parameter's.
@@ -2838,12 +2960,9 @@ impl<'a> Tracer<'a> {
         Ok(self.unqualified(wanted, scope)?.is_none() && self.called(wanted, None, scope)?.is_empty())
     }
 
-    fn probe(&mut self, base: Base, values: Vec<Node<'a>>) {
-        for value in values {
-            let value = probed(value);
-            if !self.trace.probes.contains(&(base, value)) {
-                self.trace.probes.push((base, value));
-            }
+    fn probe(&mut self, bases: &[Base], value: ProbeValue) {
+        if !self.trace.probes.iter().any(|(known, v)| *v == value && known == bases) {
+            self.trace.probes.push((bases.to_vec(), value));
         }
     }
 }
@@ -2868,7 +2987,12 @@ fn may_mean(infer: &nodes::InferClause, constraint: &Constraint, table: &Table) 
 }
 
 /// The values an INSERT gives a column; none where it is left to its default, `None` where they are not all written out or bound.
-fn inserted<'a>(insert: &'a nodes::InsertStmt, table: &Table, column: &TableColumn) -> Option<Vec<Node<'a>>> {
+fn inserted<'a>(
+    insert: &'a nodes::InsertStmt,
+    table: &Table,
+    column: &TableColumn,
+    sent: &dyn Fn(Node<'a>) -> bool,
+) -> Option<Vec<Node<'a>>> {
     let mut named = insert.cols().iter().map(|c| match c {
         Node::ResTarget(target) => target.name(),
         _ => None,
@@ -2890,7 +3014,7 @@ fn inserted<'a>(insert: &'a nodes::InsertStmt, table: &Table, column: &TableColu
     let mut take = |value: Option<Node<'a>>| match value {
         // Fewer values than columns: the rest gets defaults.
         None | Some(Node::SetToDefault(_)) => Some(()),
-        Some(value) => constant(value).then(|| values.push(value)),
+        Some(value) => sent(value).then(|| values.push(value)),
     };
     if query.values_lists().is_empty() {
         let one = query.from_clause().is_empty() && query.larg().is_none();
@@ -2922,9 +3046,59 @@ fn probed(node: Node<'_>) -> ProbeValue {
                     _ => Probe::digest(b""),
                 });
             }
-            _ => return ProbeValue::Literal(0),
+            node => return computed(node),
         }
     }
+}
+
+/// Nodes of a value that is computed.
+const COMPUTED_MAX: usize = 32;
+
+/// What tells a value apart that [`Tracer::computes`]: all of its text.
+fn computed(node: Node<'_>) -> ProbeValue {
+    use pg_raw_parse::ConstValue as Value;
+    let (mut text, mut parameter) = (Vec::new(), None);
+    // Each with how long it is, so that no two are written alike.
+    let mut put = |tag: u8, word: &str, parts: usize| {
+        text.push(tag);
+        text.extend_from_slice(&(word.len() as u64).to_be_bytes());
+        text.extend_from_slice(word.as_bytes());
+        text.extend_from_slice(&(parts as u64).to_be_bytes());
+    };
+    let mut stack = vec![node];
+    while let Some(node) = stack.pop() {
+        match node {
+            Node::A_Const(c) => match literal::value(c) {
+                Some(Value::Integer(i)) => put(b'i', &i.to_string(), 0),
+                Some(Value::Float(s)) => put(b'f', s, 0),
+                Some(Value::String(s)) => put(b's', s, 0),
+                Some(Value::BitString(s)) => put(b'b', s, 0),
+                Some(Value::Boolean(b)) => put(if b { b't' } else { b'u' }, "", 0),
+                _ => put(b'n', "", 0),
+            },
+            Node::ParamRef(p) => {
+                parameter = Some(u16::try_from(p.number).unwrap_or(u16::MAX));
+                put(b'p', "", 0);
+            }
+            Node::TypeCast(c) => {
+                let names = c.type_name().map(nodes::TypeName::names);
+                let last = names.and_then(|n| n.iter().next_back()).and_then(nodes::String::sval);
+                put(b'c', last.unwrap_or_default(), 1);
+                stack.push(c.arg());
+            }
+            Node::A_Expr(e) => {
+                put(b'o', last(e.name()).and_then(Node::as_str).unwrap_or_default(), 2);
+                stack.extend([e.lexpr(), e.rexpr()]);
+            }
+            Node::FuncCall(f) => {
+                put(b'a', last(f.funcname()).and_then(Node::as_str).unwrap_or_default(), f.args().len());
+                stack.extend(f.args().iter());
+            }
+            _ => {}
+        }
+    }
+    let text = Probe::digest(&text);
+    parameter.map_or(ProbeValue::Literal(text), |number| ProbeValue::Computed { number, text })
 }
 
 /// Casts leave a value what it is counted as: the same text is not another value under another length (`$1::varchar(3)`), or after
@@ -2962,6 +3136,10 @@ fn whole_text(c: &nodes::TypeCast) -> bool {
 
 fn holds_text(t: &nodes::TypeName) -> bool {
     plain_type(t).is_some_and(|to| matches!(to, "text" | "varchar" | "bpchar" | "name"))
+}
+
+fn is_citext(t: &nodes::TypeName) -> bool {
+    t.names().iter().next_back().and_then(nodes::String::sval) == Some("citext")
 }
 
 /// A built-in type's name, without a length or an array's brackets.

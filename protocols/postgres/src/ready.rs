@@ -255,6 +255,8 @@ pub(crate) struct Current {
     pub(crate) ended: bool,
     /// Which COPY … TO STDOUT of the text this is.
     pub(crate) copies: usize,
+    /// How many of the text's statements have been answered.
+    pub(crate) answers: usize,
     /// CSV header lines and the like still to pass.
     pub(crate) copying: Option<Box<Copying>>,
     pub(crate) metering: Metering,
@@ -299,6 +301,7 @@ impl Default for Current {
             sqlstate: None,
             ended: false,
             copies: 0,
+            answers: 0,
             copying: None,
             metering: Metering::Unasked,
         }
@@ -576,13 +579,12 @@ impl Ready {
         parameters: Option<&[Option<&[u8]>]>,
         now: Now,
     ) -> Option<Box<Block>> {
-        let value = |probe: &Probe| match (probe.value, parameters) {
-            (ProbeValue::Literal(digest), _) => Some(digest),
-            (ProbeValue::Parameter(n), Some(values)) => {
-                let value = usize::from(n).checked_sub(1).and_then(|at| values.get(at).copied().flatten());
-                value.map(Probe::digest)
+        let value = |probe: &Probe| match (probe.value.parameter(), parameters) {
+            (Some(n), Some(values)) => {
+                let bound = usize::from(n).checked_sub(1).and_then(|at| values.get(at).copied().flatten());
+                probe.value.digest(bound)
             }
-            (ProbeValue::Parameter(_), None) => None,
+            _ => value_written(probe),
         };
         self.count_probes(&decision.probes, &value, now).or_else(|| {
             let identity = &self.identity.subject.identity;
@@ -638,7 +640,7 @@ impl Ready {
     /// of each rule the most is remembered.
     pub(crate) fn keep_probes(&mut self, decision: &Decision) {
         self.probing.iter_mut().for_each(|known| known.here = 0);
-        for probe in decision.probes.iter().filter(|p| matches!(p.value, ProbeValue::Parameter(_))) {
+        for probe in decision.probes.iter().filter(|p| p.value.parameter().is_some()) {
             match self.probing.iter_mut().find(|known| known.probe.rule == probe.rule) {
                 Some(known) => {
                     known.here += 1;
@@ -690,7 +692,7 @@ impl Ready {
         };
         match named {
             Some(decision) => {
-                let asks = |p: &&Probe| matches!(p.value, ProbeValue::Parameter(_));
+                let asks = |p: &&Probe| p.value.parameter().is_some();
                 decision.probes.iter().filter(asks).find_map(&mut count)
             }
             // No more than are too many.
@@ -1026,10 +1028,7 @@ impl Drop for Ready {
 
 /// The digest of a value that is written out.
 fn value_written(probe: &Probe) -> Option<u64> {
-    match probe.value {
-        ProbeValue::Literal(digest) => Some(digest),
-        ProbeValue::Parameter(_) => None,
-    }
+    probe.value.parameter().is_none().then(|| probe.value.digest(None)).flatten()
 }
 
 /// The last eight characters of a ULID's text, lower case (Crockford's base 32): its last 40 bits.

@@ -411,7 +411,9 @@ impl Ready {
                 return Ok(None);
             }
             (b'T', Some(Owed::Query { decision, .. })) => {
-                let decision = decision.clone();
+                // Of several statements each has a plan of its own.
+                let own = decision.as_ref().and_then(|d| d.each.get(self.current.answers));
+                let decision = own.or(decision.as_ref()).cloned();
                 if let Some(step) = self.described(body, decision)? {
                     return Ok(Some(step));
                 }
@@ -423,6 +425,7 @@ impl Ready {
                 };
                 self.echoes |= self.scope.masks() && decision.as_ref().is_none_or(|d| d.withhold);
                 self.completed(body, header.tag, disturbs, decision);
+                self.current.answers += 1;
             }
             (b'C' | b'I' | b's', Some(Owed::Execute { .. })) => {
                 if let Some(Owed::Execute { portal, number, since, .. }) = self.owed.pop() {
