@@ -86,7 +86,7 @@ impl<'a> Text<'a, '_> {
                 });
                 let updated =
                     i.on_conflict_clause().is_some_and(|c| c.target_list().iter().any(|t| set(t.into())));
-                (given || updated) && !self.few(query, DEPTH_MAX)
+                (given || updated) && !self.few(query, DEPTH_MAX, false)
             }
             Node::UpdateStmt(u) => {
                 let by_key = || {
@@ -95,57 +95,80 @@ impl<'a> Text<'a, '_> {
                         facts::by_key(u.where_clause(), Some(facts::called(relation)), &key, &|_| false)
                     })
                 };
-                u.target_list().iter().any(|t| set(t.into())) && !by_key() && {
+                let sets: Vec<Node<'a>> =
+                    u.target_list().iter().map(Node::from).filter(|t| set(*t)).collect();
+                !sets.is_empty() && !by_key() && {
                     let mut from = u.from_clause().iter();
-                    !matches!((from.next(), from.next()), (Some(item), None) if self.few_in(item, DEPTH_MAX))
+                    !matches!((from.next(), from.next()), (Some(item), None)
+                        if self.few_in(item, DEPTH_MAX, false) && sets.iter().all(|t| only_of(*t, item)))
                 }
             }
             Node::MergeStmt(m) => {
-                let written = m.merge_when_clauses().iter().any(|when| {
-                    when.target_list().iter().any(set) || when.values().iter().any(|v| !self.fixed(v))
-                });
-                written && !self.few_in(m.source_relation(), DEPTH_MAX)
+                let source = m.source_relation();
+                let mut written = false;
+                for when in m.merge_when_clauses() {
+                    let inserts = when.command_type == nodes::CmdType::CMD_INSERT;
+                    written |= when.values().iter().any(|v| !self.fixed(v));
+                    for target in when.target_list().iter().filter(|t| set(*t)) {
+                        written = true;
+                        if !inserts && !only_of(target, source) {
+                            return true;
+                        }
+                    }
+                }
+                written && !self.few_in(source, DEPTH_MAX, false)
             }
             _ => true,
         }
     }
 
-    /// As many rows as are written out or bound.
-    fn few(&self, query: &'a nodes::SelectStmt, depth: usize) -> bool {
+    /// As many rows as are written out or bound. `lateral`: and so are the columns of what stands beside it.
+    fn few(&self, query: &'a nodes::SelectStmt, depth: usize, lateral: bool) -> bool {
         let Some(depth) = depth.checked_sub(1) else { return false };
         if query.op != nodes::SetOperation::SETOP_NONE {
-            return [query.larg(), query.rarg()].into_iter().flatten().all(|arm| self.few(arm, depth));
+            return [query.larg(), query.rarg()]
+                .into_iter()
+                .flatten()
+                .all(|arm| self.few(arm, depth, lateral));
         }
         if !query.values_lists().is_empty() {
             return !query.values_lists().iter().any(|row| facts::makes_rows(row, self.one));
         }
-        if query.target_list().iter().any(|t| facts::makes_rows(t.val(), self.one)) {
+        // By itself, `SELECT unnest($1), unnest($2)` takes apart what was sent.
+        let alone = query.from_clause().is_empty();
+        let elements = |node| matches!(node, Node::FuncCall(f) if alone && takes_apart(f, false));
+        if query.target_list().iter().any(|t| !elements(t.val()) && facts::makes_rows(t.val(), self.one)) {
             return false;
         }
         let mut from = query.from_clause().iter();
         match (from.next(), from.next()) {
             (None, _) => true,
-            (Some(item), None) if self.few_in(item, depth) => true,
+            (Some(item), None) if self.few_in(item, depth, lateral) => true,
+            // PostgREST: what it was sent, and LATERAL the elements of that.
+            (Some(values), Some(item))
+                if from.next().is_none() && sent_once(values) && self.few_in(item, depth, true) =>
+            {
+                true
+            }
             (Some(Node::RangeVar(r)), None) if self.ctes.get(r).is_some() => false,
             _ => facts::few(Node::SelectStmt(query), self.key),
         }
     }
 
-    fn few_in(&self, item: Node<'a>, depth: usize) -> bool {
+    fn few_in(&self, item: Node<'a>, depth: usize, lateral: bool) -> bool {
         let Some(depth) = depth.checked_sub(1) else { return false };
         match item {
-            Node::RangeSubselect(r) => matches!(r.subquery(), Node::SelectStmt(q) if self.few(q, depth)),
+            Node::RangeSubselect(r) => {
+                matches!(r.subquery(), Node::SelectStmt(q) if self.few(q, depth, lateral))
+            }
             Node::RangeVar(r) => {
                 let query = self.ctes.get(r).map(nodes::CommonTableExpr::ctequery);
-                matches!(query, Some(Node::SelectStmt(q)) if self.few(q, depth))
+                matches!(query, Some(Node::SelectStmt(q)) if self.few(q, depth, false))
             }
             // `unnest($1)`, `json_to_recordset($1)`: no more rows than what was sent has elements.
             Node::RangeFunction(r) => r.functions().iter().all(|pair| {
                 let call = pair.as_node_list().and_then(|pair| pair.first());
-                let Some(Node::FuncCall(f)) = call else { return false };
-                let parts = f.funcname();
-                let function = parts.len().checked_sub(1).and_then(|i| parts.get(i)).and_then(Node::as_str);
-                function.is_some_and(|f| listed(known::ELEMENT_FUNCTIONS, f)) && f.args().iter().all(sent)
+                matches!(call, Some(Node::FuncCall(f)) if takes_apart(f, lateral))
             }),
             _ => false,
         }
@@ -176,6 +199,51 @@ impl<'a> Text<'a, '_> {
         }
         true
     }
+}
+
+/// A row for each element of what was sent. `lateral`: what stands beside it was.
+fn takes_apart(call: &nodes::FuncCall, lateral: bool) -> bool {
+    let parts = call.funcname();
+    let function = parts.len().checked_sub(1).and_then(|i| parts.get(i)).and_then(Node::as_str);
+    let given = |arg| sent(arg) || (lateral && matches!(arg, Node::ColumnRef(_)));
+    function.is_some_and(|f| listed(known::ELEMENT_FUNCTIONS, f)) && call.args().iter().all(given)
+}
+
+/// `(SELECT $1 AS sent) alias`: one row of what was sent.
+fn sent_once(item: Node<'_>) -> bool {
+    let Node::RangeSubselect(r) = item else { return false };
+    matches!(r.subquery(), Node::SelectStmt(q) if q.op == nodes::SetOperation::SETOP_NONE
+        && q.from_clause().is_empty()
+        && q.values_lists().is_empty()
+        && q.target_list().iter().all(|t| sent(t.val())))
+}
+
+/// Each column in it is one of `item`, and says so: those of the row that is changed are other values.
+fn only_of(target: Node<'_>, item: Node<'_>) -> bool {
+    let alias = match item {
+        Node::RangeSubselect(r) => r.alias(),
+        Node::RangeFunction(r) => r.alias(),
+        Node::RangeVar(r) => r.alias(),
+        _ => None,
+    };
+    let called = alias.and_then(nodes::Alias::aliasname).or(match item {
+        Node::RangeVar(r) => r.relname(),
+        _ => None,
+    });
+    let mut stack = vec![target];
+    while let Some(node) = stack.pop() {
+        if let Node::ColumnRef(c) = node
+            && !(c.fields().len() == 2
+                && called.is_some()
+                && c.fields().first().and_then(Node::as_str) == called)
+        {
+            return false;
+        }
+        if children(node, &mut stack).is_err() {
+            return false;
+        }
+    }
+    true
 }
 
 fn is_star(node: Node<'_>) -> bool {
