@@ -2,11 +2,11 @@
 //!
 //! Not the benchmark of record; it is what the bounds in `sql.rs` are set by, and its table is in README.md. For each shape the
 //! largest text that is not refused for its size is found by halving, then judged several times; the best time is printed,
-//! because the machine is shared. No shape may take longer than 5 ms.
+//! of the thread's own clock, because the machine is shared. No shape may take longer than 5 ms.
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use policy::catalog::{Catalog, Table, TableColumn};
 use policy::rule::{PolicyFile, Rule, Source};
@@ -292,6 +292,12 @@ fn mixed(place: &(&str, &str, &str, &str), item: &str, n: usize) -> String {
     format!("{before}{item}{}{after}", format!("{between}{item}").repeat(n))
 }
 
+/// Of this thread: what others on the machine take is theirs.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
+}
+
 fn main() {
     let judge = judge();
     let too_large = |sql: &str| matches!(&judge.statement(sql.as_bytes()).verdict, Verdict::Block(b) if b.sqlstate.starts_with("54"));
@@ -314,9 +320,9 @@ fn main() {
         let sql = shape(low);
         let mut best = Duration::MAX;
         for n in 0..25 {
-            let start = Instant::now();
+            let start = processor_time();
             black_box(judge.statement(black_box(sql.as_bytes())));
-            best = best.min(start.elapsed());
+            best = best.min(processor_time().saturating_sub(start));
             // Most shapes are far away.
             if n == 2 && best < Duration::from_millis(3) {
                 break;

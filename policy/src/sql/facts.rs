@@ -117,6 +117,9 @@ pub(crate) fn read(statement: Node<'_>) -> Result<Facts<'_>, Unknown> {
             besides(node, &mut facts.acts);
         }
         match node {
+            // The server does not take them, and each costs more than an argument does.
+            Node::SelectStmt(s) if s.target_list().len() > OUTPUTS_MAX => return Err(Unknown),
+            Node::ReturningClause(r) if r.exprs().len() > OUTPUTS_MAX => return Err(Unknown),
             Node::RangeVar(r) => relations.push(r),
             Node::FuncCall(f) => function(f, &mut facts),
             Node::A_Indirection(i) => {
@@ -178,6 +181,9 @@ pub(crate) fn read(statement: Node<'_>) -> Result<Facts<'_>, Unknown> {
     facts.collects |= facts.picks >= PICKS_MIN;
     Ok(facts)
 }
+
+/// `MaxTupleAttributeNumber` (htup_details.h).
+const OUTPUTS_MAX: usize = 1_664;
 
 /// More picked values in a row than reports have beside each other for one thing.
 const PICKS_MIN: usize = 8;
