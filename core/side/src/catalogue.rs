@@ -482,6 +482,8 @@ const CODE_ON_WRITE: &str = "with \
     union select ev_class from pg_rewrite where rulename <> '_RETURN' \
     union select a.adrelid from code join pg_attrdef a on a.oid = code.objid \
         where code.classid = 'pg_attrdef'::regclass \
+    union select a.attrelid from code join pg_attribute a on a.atttypid = code.objid \
+        where code.classid = 'pg_type'::regclass and not a.attisdropped \
     union select c.conrelid from code join pg_constraint c on c.oid = code.objid \
         where code.classid = 'pg_constraint'::regclass and c.conrelid <> 0 \
     union select i.indrelid from code join pg_index i on i.indexrelid = code.objid \
@@ -530,13 +532,21 @@ const SOURCES: &str = "union select c.castsource, f.proname from pg_cast c join 
 const TYPED: &str = "select m.type, array_agg(distinct m.function order by m.function) from made m \
     where m.type >= 16384 group by 1 order by 1";
 
+/// Of columns, and of domains whose columns have none of their own.
 const DEFAULTS: &str = "select a.adrelid, a.adnum, pg_get_expr(a.adbin, a.adrelid) from pg_attrdef a \
     where exists (select from pg_depend d left join pg_operator o on d.refclassid = 'pg_operator'::regclass and o.oid = d.refobjid \
         join pg_proc p on p.oid = case when d.refclassid = 'pg_proc'::regclass then d.refobjid else o.oprcode end \
         join pg_language l on l.oid = p.prolang \
         where l.lanname not in ('internal', 'c') \
         and (d.classid = 'pg_attrdef'::regclass and d.objid = a.oid \
-            or d.classid = 'pg_class'::regclass and d.objid = a.adrelid and d.objsubid = a.adnum)) order by 1, 2";
+            or d.classid = 'pg_class'::regclass and d.objid = a.adrelid and d.objsubid = a.adnum)) \
+    union all select a.attrelid, a.attnum, pg_get_expr(t.typdefaultbin, 0) from pg_attribute a join pg_type t on t.oid = a.atttypid \
+    join pg_class c on c.oid = a.attrelid \
+    where t.typdefaultbin is not null and not a.atthasdef and a.attnum > 0 and not a.attisdropped and c.relkind in ('r', 'p') \
+    and exists (select from pg_depend d left join pg_operator o on d.refclassid = 'pg_operator'::regclass and o.oid = d.refobjid \
+        join pg_proc p on p.oid = case when d.refclassid = 'pg_proc'::regclass then d.refobjid else o.oprcode end \
+        join pg_language l on l.oid = p.prolang \
+        where l.lanname not in ('internal', 'c') and d.classid = 'pg_type'::regclass and d.objid = t.oid) order by 1, 2";
 
 const TRIGGERS: &str =
     "select tgrelid, tgfoid, tgtype from pg_trigger where not tgisinternal order by 1, 2, 3";

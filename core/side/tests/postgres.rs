@@ -251,6 +251,7 @@ const SCHEMA: &str = r#"
     create table w.l_rule (id int);
     create rule r as on insert to w.l_rule do also select 1;
     create table w.l_default (id int default w.f());
+    create domain w.filled as int default w.f(); create table w.l_by_domain (id w.filled, other w.filled default 1);
     create table w.l_check (id int, check (w.ok(id)));
     create table w.l_index (id int);
     create index on w.l_index ((w.ok(id)));
@@ -338,8 +339,11 @@ fn check(catalog: &Catalog) {
         (*table, *code) == (oid("l_trigger"), function("t").oid) && on & 20 != 0
     };
     assert!(code.fired.iter().any(fires), "{:?}", code.fired);
-    let defaults =
-        [(oid("l_default"), 1, "w.f()".to_owned()), (oid("l_generated"), 2, "w.ok(id)".to_owned())];
+    let defaults = [
+        (oid("l_default"), 1, "w.f()".to_owned()),
+        (oid("l_by_domain"), 1, "w.f()".to_owned()),
+        (oid("l_generated"), 2, "w.ok(id)".to_owned()),
+    ];
     assert_eq!(code.defaults, defaults);
     for name in ["even", "_even", "pair", "_pair", "l_domain", "l_domain_in"] {
         assert!(code.conversions.contains(&(name.to_owned(), vec!["ok".to_owned()])), "{name}");
