@@ -45,7 +45,7 @@ pub struct Code {
     /// made of.
     #[serde(default)]
     pub conversions: Vec<(String, Vec<String>)>,
-    /// The same by number, for who declares a parameter so; here the functions count too that bring a value out of it.
+    /// By number, for who declares a parameter so: checks of domains as above, and casts out of a type instead of into it.
     #[serde(default)]
     pub typed: Vec<(u32, Vec<String>)>,
     /// Columns that a function of users fills: table, number, and the expression of the default or generated column.

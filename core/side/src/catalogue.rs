@@ -322,10 +322,10 @@ async fn code(client: &Client) -> Result<Code, CatalogueError> {
     for row in optional(client, WHAT, RULES).await? {
         code.rules.push((cell(&row, 0, WHAT)?, cell::<Option<String>>(&row, 1, WHAT)?.unwrap_or_default()));
     }
-    for row in optional(client, WHAT, &(MADE.replace("{sources}", "") + CONVERSIONS)).await? {
+    for row in optional(client, WHAT, &made("casttarget", 0, CONVERSIONS)).await? {
         code.conversions.push((cell(&row, 0, WHAT)?, cell(&row, 1, WHAT)?));
     }
-    for row in optional(client, WHAT, &(MADE.replace("{sources}", SOURCES) + TYPED)).await? {
+    for row in optional(client, WHAT, &made("castsource", 16_384, TYPED)).await? {
         code.typed.push((cell(&row, 0, WHAT)?, cell(&row, 1, WHAT)?));
     }
     for row in optional(client, WHAT, DEFAULTS).await? {
@@ -505,12 +505,12 @@ const RULES: &str = "select r.ev_class, pg_get_ruledef(r.oid) from pg_rewrite r 
     join pg_namespace n on n.oid = c.relnamespace \
     where r.rulename <> '_RETURN' and n.nspname not in ('pg_catalog', 'information_schema') order by r.oid";
 
-/// From a cast's target or a checked domain to the arrays, domains, ranges and rows made of it.
+/// From a cast's type or a checked domain to the arrays, domains, ranges and rows made of it.
 const MADE: &str = "with recursive \
     foreign_code as (select p.oid, p.proname::text from pg_proc p join pg_language l on l.oid = p.prolang \
         where l.lanname not in ('internal', 'c')), \
     made (type, function) as ( \
-        (select c.casttarget, f.proname from pg_cast c join foreign_code f on f.oid = c.castfunc {sources} \
+        (select c.{cast}, f.proname from pg_cast c join foreign_code f on f.oid = c.castfunc where c.{cast} >= {from} \
         union select k.contypid, f.proname from pg_constraint k \
             join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = k.oid \
             left join pg_operator o on d.refclassid = 'pg_operator'::regclass and o.oid = d.refobjid \
@@ -522,12 +522,14 @@ const MADE: &str = "with recursive \
             union all select c.reltype from pg_attribute a join pg_class c on c.oid = a.attrelid \
                 where a.atttypid = m.type and a.attnum > 0 and not a.attisdropped and c.reltype <> 0) of) ";
 
+/// `cast`: whether casts into a type are meant or out of it, of types from this number on.
+fn made(cast: &str, from: u32, what: &str) -> String {
+    MADE.replace("{cast}", cast).replace("{from}", &from.to_string()) + what
+}
+
 const CONVERSIONS: &str = "select t.typname::text, array_agg(distinct m.function order by m.function) \
     from made m join pg_type t on t.oid = m.type \
     where t.typnamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace) group by 1 order by 1";
-
-const SOURCES: &str = "union select c.castsource, f.proname from pg_cast c join foreign_code f on f.oid = c.castfunc \
-    where c.castsource >= 16384";
 
 const TYPED: &str = "select m.type, array_agg(distinct m.function order by m.function) from made m \
     where m.type >= 16384 group by 1 order by 1";
