@@ -294,6 +294,31 @@ impl Cell {
             && !inside.detect.finds(value)
     }
 
+    /// True for the lines of a plan, one a row: [`Cell::apply_line`] is to be asked.
+    pub fn is_line(&self) -> bool {
+        matches!(self.kind, Kind::Definition(Text::Plan, Holder::Text))
+    }
+
+    /// [`Cell::apply`] to the next line of a plan. `torn`: a line before was not understood, because a constant goes on behind it, say:
+    /// where that ends is not known for certain, and nothing of what follows stays.
+    pub fn apply_line(&self, value: &[u8], torn: &mut bool, out: &mut Vec<u8>) -> Masked {
+        let before = out.len();
+        if !*torn {
+            let kept = match value.len() <= LOOKED_INTO_MAX {
+                true => definition::scrub(Text::Plan, Holder::Text, value, out),
+                false => Scrubbed::Whole,
+            };
+            match kept {
+                Scrubbed::Written => return Masked::Written,
+                Scrubbed::Kept => return Masked::Kept,
+                Scrubbed::Whole => *torn = true,
+            }
+        }
+        out.truncate(before);
+        out.extend_from_slice(REDACTED);
+        Masked::Written
+    }
+
     /// Appends what stands for `value` to `out`. Never fails; valid for the column's type and format.
     pub fn apply(&self, value: &[u8], out: &mut Vec<u8>) -> Masked {
         if value.len() > LOOKED_INTO_MAX {

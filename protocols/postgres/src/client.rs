@@ -807,16 +807,27 @@ impl Ready {
 
     /// PostgreSQL 15 goes down with all its sessions when the unnamed portal is executed that a failed simple query left behind.
     fn unnamed_portal_is_bound(&self) -> bool {
-        let sent = || {
-            self.owed.iter().rev().find_map(|o| match o {
-                Owed::Bind { portal, .. } if portal.is_empty() => Some(true),
-                // What follows is skipped.
-                Owed::Refused { own_sync: false, .. } => Some(true),
-                Owed::Query { .. } => Some(false),
-                _ => None,
-            })
+        // A Bind, or what is refused, in front of a Sync may fail, and what is behind that runs all the same.
+        let (mut behind_sync, mut perhaps) = (false, false);
+        let sent = self.owed.iter().rev().find_map(|o| match o {
+            Owed::Sync => {
+                behind_sync = true;
+                None
+            }
+            Owed::Bind { portal, .. } if portal.is_empty() => {
+                perhaps |= behind_sync;
+                (!behind_sync).then_some(true)
+            }
+            // What follows is skipped.
+            Owed::Refused { own_sync: false, .. } => (!behind_sync).then_some(true),
+            Owed::Query { .. } => Some(false),
+            _ => None,
+        });
+        let bound = || {
+            // Only a simple query that failed leaves such a portal, in a transaction that has failed too.
+            self.tables.portals.get(b"").is_some() || (perhaps && self.transaction != b'E')
         };
-        self.owed.skipping || sent().unwrap_or_else(|| self.tables.portals.get(b"").is_some())
+        self.owed.skipping || sent.unwrap_or_else(bound)
     }
 
     /// What a Bind of this name may ask about masked columns, or meet in them: every statement the name can mean counts, because a Parse that is

@@ -45,6 +45,8 @@ pub(crate) struct Portal {
     pub(crate) number: u64,
     /// Of a portal that was suspended with rows left: what its limits still allow.
     pub(crate) meter: Option<Box<Meter>>,
+    /// Likewise: a line of its plan was not understood.
+    pub(crate) torn: bool,
 }
 
 /// Which names a statement may give to something else behind the protocol's back (SQL's PREPARE, DEALLOCATE, DECLARE, CLOSE, …). Never

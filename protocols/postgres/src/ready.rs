@@ -260,6 +260,8 @@ pub(crate) struct Current {
     /// CSV header lines and the like still to pass.
     pub(crate) copying: Option<Box<Copying>>,
     pub(crate) metering: Metering,
+    /// Of a plan, line by line: one of its lines was not understood, and those behind it may be anything.
+    pub(crate) torn: bool,
 }
 
 /// Whether the rows of the current result are counted against limits.
@@ -304,6 +306,7 @@ impl Default for Current {
             answers: 0,
             copying: None,
             metering: Metering::Unasked,
+            torn: false,
         }
     }
 }
@@ -608,13 +611,21 @@ impl Ready {
     /// The same for an error that does not say what it met: a wait for somebody else's row that ended, a check, a number too large.
     /// What runs says what that may tell of.
     pub(crate) fn told(&self, decision: &Decision, now: Now) {
-        let Some(judge) = self.judge.as_ref().filter(|_| self.scope.masks()) else { return };
+        if !self.scope.masks() {
+            return;
+        }
         if decision.strangers {
             // What was prepared by SQL may write anything.
-            self.count_answer(&judge.met("", "", ""), now);
+            self.met_unknown(now);
         } else {
             self.count_answer(&decision.conflicts, now);
         }
+    }
+
+    /// The same where it may be about anything.
+    pub(crate) fn met_unknown(&self, now: Now) {
+        let Some(judge) = self.judge.as_ref().filter(|_| self.scope.masks()) else { return };
+        self.count_answer(&judge.met("", "", ""), now);
     }
 
     fn count_answer(&self, probes: &[Probe], now: Now) {

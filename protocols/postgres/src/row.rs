@@ -30,6 +30,8 @@ enum Step {
     /// The same, and for NULL.
     Always(Box<[u8]>),
     Apply(Cell),
+    /// A line of a plan, which may stand inside of what an earlier one began.
+    Line(Cell),
     /// Looks into the value, and leaves most as they are.
     Look(Cell),
 }
@@ -57,6 +59,7 @@ impl Walker {
                     if cell.masks_nulls() { Step::Always(bytes.into()) } else { Step::Constant(bytes.into()) }
                 }
                 Some(cell) if cell.looks_inside() => Step::Look(cell.clone()),
+                Some(cell) if cell.is_line() => Step::Line(cell.clone()),
                 Some(cell) => Step::Apply(cell.clone()),
             };
             masked += 1;
@@ -69,8 +72,9 @@ impl Walker {
         Walker { plan, steps: steps.into(), masked }
     }
 
-    /// Appends the DataRow with this `body`, masked, to `out`; returns how many cells were masked.
-    pub(crate) fn mask(&self, body: &[u8], out: &mut Vec<u8>) -> Result<u64, Fault> {
+    /// Appends the DataRow with this `body`, masked, to `out`; returns how many cells were masked. `torn`: of this result
+    /// ([`Cell::apply_line`]).
+    pub(crate) fn mask(&self, body: &[u8], torn: &mut bool, out: &mut Vec<u8>) -> Result<u64, Fault> {
         let start = out.len();
         let (count, mut rest) =
             body.split_first_chunk::<2>().ok_or_else(|| fault("DataRow: column count"))?;
@@ -105,10 +109,14 @@ impl Walker {
                 match step {
                     Step::Constant(bytes) => out.extend_from_slice(bytes),
                     Step::Skip(_) | Step::Always(_) => {}
-                    Step::Apply(mask) | Step::Look(mask) => {
+                    Step::Apply(mask) | Step::Look(mask) | Step::Line(mask) => {
                         let at = out.len();
                         out.extend_from_slice(&[0xff; 4]);
-                        match mask.apply(value, out) {
+                        let became = match step {
+                            Step::Line(_) => mask.apply_line(value, torn, out),
+                            _ => mask.apply(value, out),
+                        };
+                        match became {
                             Masked::Written => {
                                 let length = out.len() - at - 4;
                                 patch(out, at, length);
@@ -351,7 +359,7 @@ pub(crate) mod tests {
             [[false, true, true, false, true, false], [true; 6], [false, false, false, false, false, true]]
         {
             let mut out = Vec::new();
-            let masked = walker(&plan).mask(&body, &mut out).unwrap();
+            let masked = walker(&plan).mask(&body, &mut false, &mut out).unwrap();
             let expected: Vec<Option<&[u8]>> =
                 [Some(&b"1"[..]), Some(b"secret"), None, Some(b"tail"), Some(b"secret2"), Some(b"")]
                     .iter()
@@ -372,7 +380,7 @@ pub(crate) mod tests {
         let walker = Walker::new(Rc::new(Plan { columns: columns.into() }));
         for computed in [None, Some(&b"x"[..])] {
             let mut out = Vec::new();
-            let masked = walker.mask(&row(&[computed, Some(b"a"), None, computed]), &mut out).unwrap();
+            let masked = walker.mask(&row(&[computed, Some(b"a"), None, computed]), &mut false, &mut out).unwrap();
             assert_eq!(out[5..], row(&[Some(b"***"), Some(b"a"), None, None]));
             assert_eq!(masked, 2);
         }
@@ -396,7 +404,7 @@ pub(crate) mod tests {
         let want =
             row(&[Some(b"nothing"), Some(b"ana@x.io"), Some(b"<***>"), Some(b"[\"a\\n\"]"), Some(b"***")]);
         let mut out = Vec::new();
-        assert_eq!(walker.mask(&body, &mut out).unwrap(), 2);
+        assert_eq!(walker.mask(&body, &mut false, &mut out).unwrap(), 2);
         assert_eq!(out[5..], want);
     }
 
@@ -418,7 +426,7 @@ pub(crate) mod tests {
                 Some(b"passes too"),
             ]);
             let (mut want, mut cells) = (Vec::new(), 0);
-            cells += Walker::new(plan.clone()).mask(&body, &mut want).unwrap();
+            cells += Walker::new(plan.clone()).mask(&body, &mut false, &mut want).unwrap();
             for cut in 0..=body.len() {
                 let mut held = Held::new(body.len(), plan.clone());
                 let taken = held.take(&body[..cut]).unwrap();
@@ -441,8 +449,8 @@ pub(crate) mod tests {
     #[test]
     fn a_row_of_another_shape_is_a_fault() {
         let mut out = Vec::new();
-        assert!(walker(&[true]).mask(&row(&[Some(b"a"), Some(b"b")]), &mut out).is_err());
-        assert!(walker(&[true, true]).mask(&[0, 2, 0, 0, 0, 9, 1], &mut out).is_err());
-        assert!(walker(&[true]).mask(&[0, 1, 0xff, 0xff, 0xff, 0xfe], &mut out).is_err());
+        assert!(walker(&[true]).mask(&row(&[Some(b"a"), Some(b"b")]), &mut false, &mut out).is_err());
+        assert!(walker(&[true, true]).mask(&[0, 2, 0, 0, 0, 9, 1], &mut false, &mut out).is_err());
+        assert!(walker(&[true]).mask(&[0, 1, 0xff, 0xff, 0xff, 0xfe], &mut false, &mut out).is_err());
     }
 }

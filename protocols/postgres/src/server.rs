@@ -28,6 +28,8 @@ fn fault(what: &'static str) -> Fault {
 
 /// Messages that are read whole are bounded by this, except rows and data.
 const READ_MAX: usize = FRAME_BYTES_MAX;
+/// How much of an error too long to be read is read.
+const ERROR_HEAD: usize = 4096;
 
 impl Ready {
     /// Takes what the server sent, as far as it can be passed on.
@@ -39,7 +41,14 @@ impl Ready {
         if self.cut.is_some() && matches!(step, Ok(Step::Read { need: 0 })) {
             return Ok(self.cancel_rest());
         }
-        step
+        match step {
+            // The client did nothing wrong, and is told before the connection ends.
+            Err(Fault::Limit { side: Side::Server, what }) => {
+                self.record_end(flow.now(), what)?;
+                Ok(self.goodbye(flow, "54000", what, "ask for it in smaller parts"))
+            }
+            other => other,
+        }
     }
 
     fn server_messages(&mut self, flow: &mut Flow<'_>) -> Result<Step, Fault> {
@@ -156,6 +165,16 @@ impl Ready {
                 self.server_body = ServerBody::Discard(header.total() - here);
             }
             b'A' if !self.scope.masks() => self.pass_on(flow, header),
+            b'E' => {
+                let here = flow.input();
+                if here.len() < ERROR_HEAD {
+                    return Ok(Some(Step::Read { need: ERROR_HEAD }));
+                }
+                // Severity and SQLSTATE come first, then the text that is too long: it ends here for whoever reads it.
+                let mut head = here.get(HEADER..ERROR_HEAD).unwrap_or_default().to_vec();
+                head.extend_from_slice(&[0, 0]);
+                return self.error(flow, header, &head);
+            }
             _ => return Err(Fault::Limit { side: Side::Server, what: "message too long to be read" }),
         }
         Ok(None)
@@ -217,6 +236,10 @@ impl Ready {
     ) -> Result<Option<Step>, Fault> {
         let now = flow.now();
         self.metering(now);
+        if let (0, Some(Owed::Execute { portal, .. })) = (self.current.rows, self.owed.front()) {
+            // The rest of a portal that was suspended is the same result.
+            self.current.torn |= self.tables.portals.get(portal).is_some_and(|p| p.torn);
+        }
         let input = flow.input();
         let out = flow.own(Side::Client);
         let before = out.len();
@@ -234,6 +257,7 @@ impl Ready {
             if header.total() > FRAME_BYTES_MAX {
                 taken += HEADER;
                 self.current.rows += 1;
+                self.current.torn = true;
                 let held = row::Held::new(header.body, walker.plan.clone());
                 self.server_body = ServerBody::Hold(Box::new(held));
                 break;
@@ -242,7 +266,7 @@ impl Ready {
                 step = Some(Step::Read { need: header.total() });
                 break;
             };
-            self.current.masked += walker.mask(body, out)?;
+            self.current.masked += walker.mask(body, &mut self.current.torn, out)?;
             self.current.rows += 1;
             taken += header.total();
             rest = rest.get(header.total()..).unwrap_or_default();
@@ -365,9 +389,9 @@ impl Ready {
                                 let what = What::Gateway { event: "execution", detail: &detail };
                                 self.shared.record(self.id, now, what)?;
                             }
-                            Portal { decision: p.decision.clone(), disturbs: p.disturbs, number, meter: None }
+                            Portal { decision: p.decision.clone(), disturbs: p.disturbs, number, meter: None, torn: false }
                         }
-                        None => Portal { decision: None, disturbs: Disturbs::ALL, number, meter: None },
+                        None => Portal { decision: None, disturbs: Disturbs::ALL, number, meter: None, torn: false },
                     };
                     if self.tables.portals.len() >= flow::limits::PREPARED_MAX {
                         self.tables.void(Disturbs { portals: true, ..Disturbs::default() }, false);
@@ -435,10 +459,11 @@ impl Ready {
                     self.echoes |= self.scope.masks() && decision.as_ref().is_none_or(|d| d.withhold);
                     if header.tag != b's' {
                         self.completed(body, header.tag, disturbs, decision);
-                    } else if let (Metering::Counted(meter), Some(portal)) =
-                        (std::mem::take(&mut self.current.metering), self.tables.portals.get_mut(&portal))
-                    {
-                        portal.meter = Some(meter);
+                    } else if let Some(portal) = self.tables.portals.get_mut(&portal) {
+                        portal.torn |= self.current.torn;
+                        if let Metering::Counted(meter) = std::mem::take(&mut self.current.metering) {
+                            portal.meter = Some(meter);
+                        }
                     }
                     self.current.bytes += total as u64;
                     self.finish(number, since, now, "")?;
@@ -462,7 +487,7 @@ impl Ready {
             (b'H', Some(Owed::Query { .. } | Owed::Execute { .. })) => self.copy_out_begins(body)?,
             (b'c', Some(Owed::Query { .. } | Owed::Execute { .. })) => self.current.copying = None,
             (b'Z', _) => return self.ready_for_query(flow, total, body),
-            (b'E', _) => return self.error(flow, total, body),
+            (b'E', _) => return self.error(flow, header, body),
             (b'N', _) => {
                 if self.cut.is_some() {
                     flow.discard(total);
@@ -591,6 +616,7 @@ impl Ready {
         self.owed.copy_in_ended();
         self.current.ended = true;
         self.current.shape = Shape::Unknown;
+        self.current.torn = false;
         self.current.copying = None;
         self.current.metering = Metering::Unasked;
         if tag != b'C' {
@@ -712,7 +738,7 @@ impl Ready {
         Ok(())
     }
 
-    fn error(&mut self, flow: &mut Flow<'_>, total: usize, body: &[u8]) -> Result<Option<Step>, Fault> {
+    fn error(&mut self, flow: &mut Flow<'_>, header: Header, body: &[u8]) -> Result<Option<Step>, Fault> {
         let now = flow.now();
         let mut state = *b"XX000";
         if let Some(code) = error_field(body, b'C')
@@ -725,7 +751,12 @@ impl Ready {
         self.target_fatal |= fatal;
         // unique_violation, exclusion_violation, foreign_key_violation.
         if matches!(&state, b"23505" | b"23P01" | b"23503") {
-            self.met(body, now);
+            if header.total() > READ_MAX {
+                // What it is about stands behind its text.
+                self.met_unknown(now);
+            } else {
+                self.met(body, now);
+            }
         } else if (matches!(&state[..2], b"21" | b"22" | b"23" | b"53" | b"54")
             // It waited for a row that another session holds: deadlock_detected, lock_not_available.
             || matches!(&state, b"40P01" | b"55P03")
@@ -746,19 +777,19 @@ impl Ready {
         };
         match refusal {
             // The client has the error of the limit; a FATAL ends the connection and is heard.
-            _ if self.cut.is_some() && !fatal => flow.discard(total),
+            _ if self.cut.is_some() && !fatal => self.skip(flow, header),
             Some((number, block)) => {
-                flow.discard(total);
+                self.skip(flow, header);
                 let id = self.decision_id(number);
                 refuse::blocked(flow.own(Side::Client), &block, &id, self.deny_detail());
                 state.copy_from_slice(block.sqlstate.as_bytes().get(..5).unwrap_or(b"42501"));
             }
             None if withhold => {
-                flow.discard(total);
+                self.skip(flow, header);
                 let strangers = self.code().names;
                 refuse::withhold(flow.own(Side::Client), b'E', body, strangers);
             }
-            None => flow.forward(total, Pass::housekeeping()),
+            None => self.pass_on(flow, header),
         }
         if let Some(cut) = &mut self.cut {
             cut.sqlstate = cut.sqlstate.or(Some(state));
