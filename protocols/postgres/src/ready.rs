@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -361,7 +362,7 @@ pub(crate) struct Ready {
     /// Tables a fresh catalogue did not know either (made in an open transaction, temporary): not asked for again.
     pub(crate) strangers: Box<[u32]>,
     /// The catalogue version that was found too old for the result being described.
-    pub(crate) asked_newer_than: Option<u64>,
+    pub(crate) asked_newer_than: Option<Version>,
     /// A newer catalogue was asked for, for the statement that comes next.
     pub(crate) renewing: bool,
     /// It could not be had: what names a table nobody knows does not run.
@@ -411,6 +412,16 @@ pub(crate) struct Asks {
     /// How many values the one that asks most is given, and the one that is being counted.
     most: usize,
     here: usize,
+}
+
+/// Of a catalogue: in no more room than a number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Version(NonZeroU64);
+
+impl Version {
+    pub(crate) fn new(version: u64) -> Version {
+        Version(NonZeroU64::MIN.saturating_add(version))
+    }
 }
 
 /// A statement judged and recorded.

@@ -380,7 +380,8 @@ pub(crate) mod tests {
         let walker = Walker::new(Rc::new(Plan { columns: columns.into() }));
         for computed in [None, Some(&b"x"[..])] {
             let mut out = Vec::new();
-            let masked = walker.mask(&row(&[computed, Some(b"a"), None, computed]), &mut false, &mut out).unwrap();
+            let masked =
+                walker.mask(&row(&[computed, Some(b"a"), None, computed]), &mut false, &mut out).unwrap();
             assert_eq!(out[5..], row(&[Some(b"***"), Some(b"a"), None, None]));
             assert_eq!(masked, 2);
         }

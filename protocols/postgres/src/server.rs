@@ -18,7 +18,7 @@ use crate::frame::{self, HEADER, Header};
 use crate::message::{self, Reader, error_field};
 use crate::owed::Owed;
 use crate::prepared::{Disturbs, Portal};
-use crate::ready::{Copying, Metering, Ready, ServerBody, Shape};
+use crate::ready::{Copying, Metering, Ready, ServerBody, Shape, Version};
 use crate::refuse;
 use crate::row;
 
@@ -389,9 +389,21 @@ impl Ready {
                                 let what = What::Gateway { event: "execution", detail: &detail };
                                 self.shared.record(self.id, now, what)?;
                             }
-                            Portal { decision: p.decision.clone(), disturbs: p.disturbs, number, meter: None, torn: false }
+                            Portal {
+                                decision: p.decision.clone(),
+                                disturbs: p.disturbs,
+                                number,
+                                meter: None,
+                                torn: false,
+                            }
                         }
-                        None => Portal { decision: None, disturbs: Disturbs::ALL, number, meter: None, torn: false },
+                        None => Portal {
+                            decision: None,
+                            disturbs: Disturbs::ALL,
+                            number,
+                            meter: None,
+                            torn: false,
+                        },
                     };
                     if self.tables.portals.len() >= flow::limits::PREPARED_MAX {
                         self.tables.void(Disturbs { portals: true, ..Disturbs::default() }, false);
@@ -553,9 +565,9 @@ impl Ready {
             .iter()
             .any(|c| judge.unknown_table(std::slice::from_ref(c)) && !self.strangers.contains(&c.table));
         let version = judge.catalog().version;
-        if unknown && self.asked_newer_than != Some(version) {
+        if unknown && self.asked_newer_than != Some(Version::new(version)) {
             // A table newer than the catalogue: look again before deciding. The message stays where it is.
-            self.asked_newer_than = Some(version);
+            self.asked_newer_than = Some(Version::new(version));
             return Ok(Some(Step::Ask(self.catalogue_ask(version))));
         }
         if unknown {
@@ -597,7 +609,7 @@ impl Ready {
             let asked = self.asked_newer_than;
             // Access withdrawn meanwhile: the client hears of it at its next statement.
             drop(self.refresh());
-            self.asked_newer_than = asked.map(|_| catalog.version);
+            self.asked_newer_than = asked.map(|_| Version::new(catalog.version));
         }
     }
 
