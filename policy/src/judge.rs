@@ -40,6 +40,23 @@ pub struct Judge {
     pub(crate) scope: Arc<Scope>,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) bound: Arc<Bound>,
+    /// Of one session only ([`Judge::with_made`]).
+    pub(crate) made: Arc<[Made]>,
+}
+
+/// A table that a session made in a transaction that is still open, as it may be named: nobody else sees it, and what is in it was
+/// stored under these rules, so nothing of it is masked. A temporary one has no schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    pub schema: Option<String>,
+    pub name: String,
+}
+
+impl Made {
+    pub(crate) fn is(&self, name: Name<'_>) -> bool {
+        let schema = name.schema.filter(|s| *s != "pg_temp");
+        self.name == name.name && self.schema.as_deref() == schema
+    }
 }
 
 /// What was decided about one statement text (a simple-query string may hold several statements).
@@ -79,6 +96,10 @@ pub struct Decision {
     /// It names a relation that the catalogue does not have. What was decided may be wrong where that exists by now: a newer catalogue
     /// is to be asked for first.
     pub unknown_tables: bool,
+    /// The table that a text of one statement makes, once it succeeded.
+    pub makes: Option<Made>,
+    /// It reads nothing but tables that its session has made ([`Judge::with_made`]).
+    pub own: bool,
     /// It calls a function that is not known to be harmless, or runs code: what it does besides its own text is anybody's guess.
     pub strangers: bool,
     /// How often it runs what a name stands for (SQL's EXECUTE), with values of its own.
@@ -300,6 +321,8 @@ impl Decision {
             probes: Vec::new(),
             conflicts: Vec::new(),
             unknown_tables: false,
+            makes: None,
+            own: false,
             strangers: false,
             executes: 0,
             mentions: Mentions::default(),
@@ -591,6 +614,11 @@ impl Judge {
         &self.catalog
     }
 
+    /// The same where a session has made these tables. What it decides is that session's: it is not for a cache.
+    pub fn with_made(&self, made: Arc<[Made]>) -> Judge {
+        Judge { made, ..self.clone() }
+    }
+
     /// Mask rules whose columns the catalogue does not have: a typing mistake, or tables yet to come.
     pub fn unresolved(&self) -> &[String] {
         &self.bound.unresolved
@@ -663,6 +691,10 @@ impl Judge {
         let mut count = 0usize;
         literal::take_read();
         let several = tree.stmts().nth(1).is_some();
+        if several && !self.made.is_empty() {
+            // One of them may drop it.
+            return self.with_made(Arc::default()).decide(sql);
+        }
         let forms = self.forms(sql, &tree);
         let bodies = self.bodies(&tree);
         let within: Vec<(Node<'_>, Facts<'_>)> = bodies
@@ -694,6 +726,9 @@ impl Judge {
             }
             decision.ddl |= facts.ddl;
             decision.unknown_tables |= self.names_unknown(&facts);
+            decision.makes = self.makes(statement);
+            let made = |name: &Name<'_>| self.made.iter().any(|m| m.is(*name));
+            decision.own = !facts.names.is_empty() && facts.names.iter().all(made);
             decision.executes += facts.acts.iter().filter(|a| a.class == "execute").count();
             decision.strangers |= facts.acts.iter().any(|a| matches!(a.class, "do" | "call" | "execute"))
                 || facts.functions.iter().any(|f| self.bound.index.stranger(f));
@@ -720,6 +755,8 @@ impl Judge {
         if count != 1 {
             decision.outputs = None;
             decision.kept = None;
+            decision.makes = None;
+            decision.own = false;
         }
         if decision.clean || count > EACH_MAX {
             decision.each = Vec::new();
@@ -1014,7 +1051,7 @@ impl Judge {
     }
 
     fn prover<'p>(&'p self, taints: &'p Taints) -> Prover<'p> {
-        Prover { catalog: &self.catalog, index: &self.bound.index, taints }
+        Prover { catalog: &self.catalog, index: &self.bound.index, taints, made: &self.made }
     }
 
     /// Refuses what changes how later statements are read, where the analysis could not follow.
@@ -1148,7 +1185,8 @@ impl Judge {
     }
 
     fn world(&self) -> World<'_> {
-        World::new(&self.catalog, &self.bound.index, &self.bound.taints, &self.bound.summaries)
+        let world = World::new(&self.catalog, &self.bound.index, &self.bound.taints, &self.bound.summaries);
+        World { made: &self.made, ..world }
     }
 
     /// Whether a statement asks more of masked columns than their rules let it, and the values it asks about.
@@ -1684,8 +1722,45 @@ impl Judge {
                 Some(schema) => lineage::system(schema, name.name).is_some(),
                 None => listed(known::SYSTEM_RELATIONS, name.name),
             };
-            !system && self.bound.index.candidates(&self.catalog, *name).next().is_none()
+            let known = || self.bound.index.candidates(&self.catalog, *name).next().is_some();
+            !system && !self.made.iter().any(|m| m.is(*name)) && !known()
         })
+    }
+
+    /// The table a statement makes: what fills it is what the session stores there, and nobody's default.
+    fn makes(&self, statement: Node<'_>) -> Option<Made> {
+        let relation = match statement {
+            Node::CreateStmt(c) => {
+                let plain =
+                    c.inh_relations().is_empty() && c.partbound().is_none() && c.of_typename().is_none();
+                let unlike = |element| match element {
+                    Node::TableLikeClause(l) => l.relation().is_some_and(|r| {
+                        let mut like = self.bound.index.candidates(&self.catalog, facts::name(r)).peekable();
+                        let filled = |oid: u32| self.catalog.code.defaults.iter().any(|(t, ..)| *t == oid);
+                        like.peek().is_some()
+                            && like.all(|t| !self.bound.taints.contains_key(&t.oid) && !filled(t.oid))
+                    }),
+                    _ => true,
+                };
+                // One that is there already is anybody's.
+                (plain && !c.if_not_exists && c.table_elts().iter().all(unlike)).then(|| c.relation())??
+            }
+            Node::CreateTableAsStmt(c)
+                if c.objtype == nodes::ObjectType::OBJECT_TABLE && !c.if_not_exists =>
+            {
+                c.into()?.rel()?
+            }
+            _ => return None,
+        };
+        let name = facts::name(relation);
+        // `t` as pg_class.relpersistence says it.
+        let temporary = relation.relpersistence as u8 == b't' || name.schema == Some("pg_temp");
+        let known = self.bound.index.candidates(&self.catalog, name).next().is_some();
+        if known || name.name.starts_with("pg_") || (!temporary && name.schema.is_none()) {
+            return None;
+        }
+        let schema = name.schema.filter(|_| !temporary).map(str::to_owned);
+        Some(Made { schema, name: name.name.to_owned() })
     }
 
     /// What of a statement an `only` rule does not allow.

@@ -928,7 +928,7 @@ impl Scope {
         known.retain(|(weak, _)| weak.strong_count() > 0);
         let found = known.iter().find(|(weak, _)| std::ptr::eq(weak.as_ptr(), Arc::as_ptr(&catalog)));
         if let Some((_, bound)) = found {
-            return Judge { scope: self.clone(), bound: bound.clone(), catalog };
+            return Judge { scope: self.clone(), bound: bound.clone(), catalog, made: Arc::default() };
         }
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let bound = Arc::new(Bound::new(NEXT.fetch_add(1, Ordering::Relaxed), self, &catalog));
@@ -936,7 +936,7 @@ impl Scope {
             known.remove(0);
         }
         known.push((Arc::downgrade(&catalog), bound.clone()));
-        Judge { scope: self.clone(), bound, catalog }
+        Judge { scope: self.clone(), bound, catalog, made: Arc::default() }
     }
 }
 

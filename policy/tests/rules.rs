@@ -518,6 +518,55 @@ fn a_type_declared_for_a_parameter_is_named() {
 }
 
 #[test]
+fn what_a_session_has_made_holds_nothing_masked() {
+    let rule = serde_saphyr::from_str::<Rule>("{name: m, on: {columns: [customers.email]}, mask: redact}");
+    let judge = judge(&[rule.expect("a rule")], &who("ana"), &Arc::new(catalog()));
+    let made = |sql: &str| judge.statement(sql.as_bytes()).makes.clone();
+    let imp = made("CREATE TEMP TABLE imp (a int, b text)").expect("a table");
+    assert_eq!(made("CREATE TEMPORARY TABLE pg_temp.imp AS SELECT id FROM customers"), Some(imp.clone()));
+    assert_eq!(made("CREATE TEMP TABLE imp (LIKE orders INCLUDING DEFAULTS)"), Some(imp.clone()));
+    let new = made("CREATE TABLE app.new (a int)").expect("a table");
+    assert_eq!(new.schema.as_deref(), Some("app"));
+    for sql in [
+        "CREATE TABLE imp (a int)",
+        "CREATE TEMP TABLE IF NOT EXISTS imp (a int)",
+        "CREATE TEMP TABLE orders (a int)",
+        "CREATE TEMP TABLE imp (LIKE shipments INCLUDING ALL)",
+        "CREATE TEMP TABLE imp (LIKE customers)",
+        "CREATE TEMP TABLE imp () INHERITS (orders)",
+        "CREATE TEMP VIEW imp AS SELECT 1",
+        "CREATE TEMP TABLE imp (a int); SELECT 1",
+    ] {
+        assert_eq!(made(sql), None, "{sql}");
+    }
+    let own = judge.with_made([imp, new].into());
+    let passes = |judge: &Judge, sql: &str| judge.statement(sql.as_bytes()).verdict == Verdict::Pass;
+    for sql in [
+        "INSERT INTO orders (id, item) SELECT a, b FROM imp",
+        "INSERT INTO orders (id, item) SELECT a, b FROM app.new ON CONFLICT DO NOTHING",
+        "UPDATE orders SET item = i.b FROM pg_temp.imp i WHERE i.a = orders.id",
+    ] {
+        assert!(passes(&own, sql) && !passes(&judge, sql), "{sql}");
+    }
+    for sql in [
+        "INSERT INTO orders (id, item) SELECT a, b FROM app.imp",
+        "INSERT INTO orders (id, item) SELECT a, b FROM new",
+        "INSERT INTO orders (id, item) SELECT a, b FROM imp, nowhere",
+        "INSERT INTO imp SELECT id, email FROM customers",
+        "INSERT INTO imp SELECT id, x FROM nowhere",
+        "INSERT INTO customers (email) SELECT b FROM imp",
+        "SELECT 1; INSERT INTO orders (id, item) SELECT a, b FROM imp",
+    ] {
+        assert!(!passes(&own, sql), "{sql}");
+    }
+    let read = own.statement(b"SELECT a, b, count(*) FROM imp GROUP BY 1, 2");
+    assert!(read.clean && read.own && !read.unknown_tables);
+    let read = own.statement(b"SELECT b FROM imp JOIN orders ON a = id");
+    assert!(read.clean && !read.own);
+    assert!(!own.statement(b"SELECT b, email FROM imp JOIN customers ON a = id").clean);
+}
+
+#[test]
 fn a_name_that_several_tables_have_is_asked_once() {
     let rule = serde_saphyr::from_str::<Rule>("{name: m, on: {columns: [notes.body]}, mask: redact}");
     let judge = judge(&[rule.expect("a rule")], &who("ana"), &Arc::new(catalog()));

@@ -21,6 +21,7 @@ use super::plpgsql;
 use super::trace::{self, Place, Summaries, World};
 use super::with::{self, Ctes};
 use crate::catalog::{Catalog, Constraint, Function, Table, TableColumn};
+use crate::judge::Made;
 
 /// A catalogue, ready to be asked by name.
 #[derive(Debug, Default)]
@@ -469,6 +470,7 @@ pub(crate) struct Prover<'c> {
     pub catalog: &'c Catalog,
     pub index: &'c Index,
     pub taints: &'c Taints,
+    pub made: &'c [Made],
 }
 
 const DEFINITION: &str = "it reads how something is defined";
@@ -834,6 +836,7 @@ impl<'c> Prover<'c> {
                 }
                 if !any {
                     let fine = match n.schema {
+                        _ if self.made.iter().any(|m| m.is(n)) => true,
                         None => listed(known::SYSTEM_RELATIONS, n.name),
                         Some(schema) => system(schema, n.name) == Some(true),
                     };

@@ -19,7 +19,7 @@ use super::lineage::{Index, Taint, Taints, built_in, plain_operator, system};
 use super::literal;
 use super::plpgsql;
 use crate::catalog::{Catalog, Constraint, Function, Table, TableColumn};
-use crate::judge::{Probe, ProbeValue};
+use crate::judge::{Made, Probe, ProbeValue};
 use crate::mask::Text;
 
 /// A column of a relation: OID and attribute number. Number 0: something of the relation, nobody knows what.
@@ -160,6 +160,8 @@ pub(crate) struct World<'a> {
     pub rows_left_out: bool,
     /// It is the only statement of its text, so its answer is held against the number of columns counted here.
     pub alone: bool,
+    /// Tables the catalogue does not have, without anything masked.
+    pub made: &'a [Made],
 }
 
 impl<'a> World<'a> {
@@ -178,6 +180,7 @@ impl<'a> World<'a> {
             body: false,
             rows_left_out: false,
             alone: false,
+            made: &[],
         }
     }
 
@@ -1531,6 +1534,7 @@ impl<'a> Tracer<'a> {
         let tables: Vec<&'a Table> = self.world.index.candidates(self.world.catalog, n).collect();
         let body = if tables.is_empty() {
             let structure = match n.schema {
+                _ if self.world.made.iter().any(|m| m.is(n)) => true,
                 None => listed(known::SYSTEM_RELATIONS, n.name),
                 Some(schema) => system(schema, n.name) == Some(true),
             };

@@ -13,7 +13,7 @@ use flow::record::{Entry, How, Outcome, SessionId, Statement, Values, Verdict as
 use flow::{Answer, Ask, Fault, Flow, Now, Phase, Recorder, Side, Step};
 use foldhash::fast::RandomState;
 use policy::cache::{DecisionCache, Owner};
-use policy::judge::{Limited, Probe, ProbeValue};
+use policy::judge::{Limited, Made, Probe, ProbeValue};
 use policy::{Block, Decision, Judge, Kept, Mentions, Plan, Scope, Verdict};
 use ring::rand::SystemRandom;
 
@@ -359,6 +359,8 @@ pub(crate) struct Ready {
     pub(crate) catalogue_after: u64,
     /// A statement of the open transaction changed the catalogue.
     pub(crate) changed_catalogue: bool,
+    /// The tables it has made in the open transaction, as long as nothing else can have their names.
+    pub(crate) made: Option<Arc<[Made]>>,
     /// Tables a fresh catalogue did not know either (made in an open transaction, temporary): not asked for again.
     pub(crate) strangers: Box<[u32]>,
     /// The catalogue version that was found too old for the result being described.
@@ -511,6 +513,14 @@ impl Ready {
         }
     }
 
+    /// What it made may be gone, and its names somebody's.
+    pub(crate) fn forget_made(&mut self) {
+        if self.made.take().is_some() {
+            self.rejudged();
+            self.tables.forget_kept();
+        }
+    }
+
     /// What was decided before is void.
     fn rejudged(&mut self) {
         self.stamp += 1;
@@ -548,6 +558,9 @@ impl Ready {
         let mut cache = self.shared.cache.borrow_mut();
         let decision = cache.statement_of(owner, judge, text, self.settings.readable(self.scope.masks()));
         drop(cache);
+        // What this session has made is nowhere to be seen but here.
+        let made = self.made.as_ref().filter(|_| decision.unknown_tables && !decision.clean);
+        let decision = made.map_or(decision, |made| judge.with_made(made.clone()).statement(text));
         if self.blind && decision.unknown_tables && decision.verdict == Verdict::Pass && self.scope.masks() {
             return Some(Arc::new(Decision {
                 verdict: Verdict::Block(Block {

@@ -561,9 +561,11 @@ impl Ready {
             return Ok(None);
         }
         let columns = columns(body)?;
-        let unknown = columns
-            .iter()
-            .any(|c| judge.unknown_table(std::slice::from_ref(c)) && !self.strangers.contains(&c.table));
+        let own = decision.as_ref().is_some_and(|d| d.clean && d.own);
+        let unknown = !own
+            && columns
+                .iter()
+                .any(|c| judge.unknown_table(std::slice::from_ref(c)) && !self.strangers.contains(&c.table));
         let version = judge.catalog().version;
         if unknown && self.asked_newer_than != Some(Version::new(version)) {
             // A table newer than the catalogue: look again before deciding. The message stays where it is.
@@ -587,7 +589,8 @@ impl Ready {
             let view =
                 |oid| judge.catalog().tables.iter().any(|t| t.oid == oid && matches!(t.kind, 'v' | 'm'));
             for (cell, column) in plan.columns.iter_mut().zip(&columns) {
-                if column.table == 0 || (cell.is_some() && view(column.table)) {
+                let made = || own && judge.unknown_table(std::slice::from_ref(column));
+                if column.table == 0 || (cell.is_some() && (made() || view(column.table))) {
                     *cell = None;
                 }
             }
@@ -625,6 +628,7 @@ impl Ready {
             }
             self.tables.completed(decision.as_ref().filter(|_| !self.outlived), body);
         }
+        self.makes(body.strip_suffix(b"\0").unwrap_or(body), decision.as_deref());
         self.owed.copy_in_ended();
         self.current.ended = true;
         self.current.shape = Shape::Unknown;
@@ -648,6 +652,40 @@ impl Ready {
                 command.rsplit(|b| *b == b' ').next().and_then(|n| str::from_utf8(n).ok()?.parse().ok())
         {
             self.current.rows = count;
+        }
+    }
+
+    /// A statement ended well: keeps the tables this session has made in its open transaction.
+    fn makes(&mut self, command: &[u8], decision: Option<&Decision>) {
+        const MADE_MAX: usize = 64;
+        if let Some(new) = decision.and_then(|d| d.makes.as_ref()).filter(|_| self.scope.masks()) {
+            self.changed_catalogue = true;
+            let known = self.made.iter().flat_map(|made| made.iter());
+            let known = known.filter(|m| *m != new).take(MADE_MAX - 1).chain([new]);
+            self.made = Some(known.cloned().collect());
+            return;
+        }
+        if self.made.is_none() {
+            return;
+        }
+        // Others may drop or rename them, or have their names find something else.
+        const LEAVE: [&[u8]; 12] = [
+            b"SELECT",
+            b"INSERT",
+            b"UPDATE",
+            b"DELETE",
+            b"MERGE",
+            b"COPY",
+            b"CREATE INDEX",
+            b"CREATE TABLE",
+            b"ANALYZE",
+            b"TRUNCATE",
+            b"SAVEPOINT",
+            b"RELEASE",
+        ];
+        let leaves = decision.is_some_and(|d| !d.strangers) && LEAVE.iter().any(|c| command.starts_with(c));
+        if !leaves {
+            self.forget_made();
         }
     }
 
@@ -875,6 +913,9 @@ impl Ready {
             }
         }
         self.transaction = *body.first().ok_or_else(|| fault("ReadyForQuery: status"))?;
+        if self.transaction != b'T' {
+            self.forget_made();
+        }
         if self.transaction == b'I' {
             // Portals end with their transaction.
             self.echoes = false;

@@ -383,6 +383,7 @@ impl PostgresSession {
             catalogues_seen: 0,
             catalogue_after: 0,
             changed_catalogue: false,
+            made: None,
             strangers: Box::default(),
             asked_newer_than: None,
             renewing: false,
