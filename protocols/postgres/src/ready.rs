@@ -255,9 +255,9 @@ pub(crate) struct Current {
     /// Of a simple query or function call: it was answered, and ReadyForQuery may come.
     pub(crate) ended: bool,
     /// Which COPY … TO STDOUT of the text this is.
-    pub(crate) copies: usize,
+    pub(crate) copies: u32,
     /// How many of the text's statements have been answered.
-    pub(crate) answers: usize,
+    pub(crate) answers: u32,
     /// CSV header lines and the like still to pass.
     pub(crate) copying: Option<Box<Copying>>,
     pub(crate) metering: Metering,
@@ -360,7 +360,7 @@ pub(crate) struct Ready {
     /// A statement of the open transaction changed the catalogue.
     pub(crate) changed_catalogue: bool,
     /// The tables it has made in the open transaction, as long as nothing else can have their names.
-    pub(crate) made: Option<Arc<[Made]>>,
+    pub(crate) made: Option<Box<Arc<[Made]>>>,
     /// Tables a fresh catalogue did not know either (made in an open transaction, temporary): not asked for again.
     pub(crate) strangers: Box<[u32]>,
     /// The catalogue version that was found too old for the result being described.
@@ -560,7 +560,7 @@ impl Ready {
         drop(cache);
         // What this session has made is nowhere to be seen but here.
         let made = self.made.as_ref().filter(|_| decision.unknown_tables && !decision.clean);
-        let decision = made.map_or(decision, |made| judge.with_made(made.clone()).statement(text));
+        let decision = made.map_or(decision, |made| judge.with_made(Arc::clone(made)).statement(text));
         if self.blind && decision.unknown_tables && decision.verdict == Verdict::Pass && self.scope.masks() {
             return Some(Arc::new(Decision {
                 verdict: Verdict::Block(Block {

@@ -448,7 +448,7 @@ impl Ready {
             }
             (b'T', Some(Owed::Query { decision, .. })) => {
                 // Of several statements each has a plan of its own.
-                let own = decision.as_ref().and_then(|d| d.each.get(self.current.answers));
+                let own = decision.as_ref().and_then(|d| d.each.get(self.current.answers as usize));
                 let decision = own.or(decision.as_ref()).cloned();
                 if let Some(step) = self.described(body, decision)? {
                     return Ok(Some(step));
@@ -662,7 +662,7 @@ impl Ready {
             self.changed_catalogue = true;
             let known = self.made.iter().flat_map(|made| made.iter());
             let known = known.filter(|m| *m != new).take(MADE_MAX - 1).chain([new]);
-            self.made = Some(known.cloned().collect());
+            self.made = Some(Box::new(known.cloned().collect()));
             return;
         }
         if self.made.is_none() {
@@ -718,7 +718,7 @@ impl Ready {
             }
             _ => None,
         };
-        let at = self.current.copies;
+        let at = self.current.copies as usize;
         self.current.copies += 1;
         let plan = decision.as_ref().and_then(|d| d.copies.get(at));
         let walker = copy::Walker::new(plan.ok_or_else(|| fault("a COPY that nobody planned"))?);
