@@ -2038,11 +2038,15 @@ impl Judge {
                 .candidates(&self.catalog, act.target.unwrap_or(Name { schema: None, name: "" }))
                 .filter_map(|t| t.columns.iter().find(|c| Some(c.name.as_str()) == last));
             found.next().map_or_else(facts::Known::default, |c| facts::Known {
+                exists: true,
                 not_null: c.not_null,
                 key_like: c.number == 1 && matches!(c.type_oid, 20 | 21 | 23),
             })
         };
-        facts::every_row(condition, &known)
+        let same = |r: &&&nodes::RangeVar| act.target.is_some_and(|t| t.name == facts::name(r).name);
+        let again = act.beside.iter().filter(same).map(|r| facts::called(r)).collect();
+        let target = facts::Target { name: act.target, called: act.called, again };
+        facts::every_row(condition, &target, &known)
     }
 
     /// A name in the body of a function, or in a rule's action, that is no column of what the statement names: a parameter or variable,

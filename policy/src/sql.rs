@@ -4,6 +4,7 @@
 //! every quantity the C library or a walk of ours could choke on is bounded before it is asked, and a panic inside the library's
 //! typed accessors becomes [`Refusal::Unclear`]. Source: PostgreSQL's scan.l and gram.y, through `pg_raw_parse` (grammar of 18).
 
+mod always;
 pub(crate) mod behind;
 mod bulk;
 pub(crate) mod children;

@@ -3,8 +3,10 @@
 //! Not a proof about data (that is [`super::lineage`]). Invariant: a statement node the grammar can produce has a class; a walk
 //! that meets anything else says so and the text is refused. The walk is a loop; nothing here recurses with the input.
 
+use foldhash::HashSet;
 use pg_raw_parse::{Node, nodes};
 
+use super::always;
 use super::children::{Unknown, children};
 use super::with::{self, Ctes};
 use super::{known, literal};
@@ -29,6 +31,8 @@ pub(crate) struct Act<'a> {
     pub called: Option<Name<'a>>,
     /// The WHERE of an UPDATE or DELETE, the join of a MERGE that does either; [`every_row`] says whether it leaves a row out.
     pub condition: Option<Node<'a>>,
+    /// The relations FROM or USING names beside the target.
+    pub beside: Vec<&'a nodes::RangeVar>,
     /// What `ON CONFLICT DO UPDATE` is met with. Written values say which row, as long as each is one ([`written`]).
     pub inserted: Option<Node<'a>>,
     /// A SELECT that is rows of values.
@@ -432,8 +436,14 @@ pub(crate) fn act(node: Node<'_>) -> Option<Act<'_>> {
             plain("select", "").map(|act| Act { values: !s.values_lists().is_empty(), ..act })
         }
         Node::InsertStmt(s) => dml("insert", s.relation(), None),
-        Node::UpdateStmt(s) => dml("update", s.relation(), Some(s.where_clause())),
-        Node::DeleteStmt(s) => dml("delete", s.relation(), Some(s.where_clause())),
+        Node::UpdateStmt(s) => {
+            let beside = tables(s.from_clause().iter());
+            dml("update", s.relation(), Some(s.where_clause())).map(|act| Act { beside, ..act })
+        }
+        Node::DeleteStmt(s) => {
+            let beside = tables(s.using_clause().iter());
+            dml("delete", s.relation(), Some(s.where_clause())).map(|act| Act { beside, ..act })
+        }
         Node::MergeStmt(s) => dml("merge", s.relation(), None),
         Node::TruncateStmt(_) => plain("truncate", ""),
         Node::CopyStmt(c) => plain(
@@ -591,6 +601,14 @@ pub(crate) fn act(node: Node<'_>) -> Option<Act<'_>> {
     }
 }
 
+fn tables<'a>(from: impl Iterator<Item = Node<'a>>) -> Vec<&'a nodes::RangeVar> {
+    from.filter_map(|item| match item {
+        Node::RangeVar(r) => Some(r),
+        _ => None,
+    })
+    .collect()
+}
+
 fn dml<'a>(
     class: &'static str,
     target: Option<&'a nodes::RangeVar>,
@@ -616,7 +634,8 @@ fn besides<'a>(node: Node<'a>, acts: &mut Vec<Act<'a>>) {
                     _ => continue,
                 };
                 if others || !known.contains(&class) {
-                    acts.extend(dml(class, m.relation(), condition));
+                    let beside = tables([m.source_relation()].into_iter());
+                    acts.extend(dml(class, m.relation(), condition).map(|act| Act { beside, ..act }));
                 }
                 if !others {
                     known.push(class);
@@ -697,6 +716,7 @@ pub(crate) const MULTI_STATEMENT: Act<'static> = Act {
     target: None,
     called: None,
     condition: None,
+    beside: Vec::new(),
     inserted: None,
     values: false,
     anything: false,
@@ -860,44 +880,114 @@ pub(crate) struct Known {
     pub not_null: bool,
     /// The table's first column and a whole number: what serial keys look like, which begin at one.
     pub key_like: bool,
+    /// The table has a column of this name.
+    pub exists: bool,
+}
+
+/// The table a WHERE speaks of, and the names that FROM gives it beside its own.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Target<'a> {
+    pub name: Option<Name<'a>>,
+    pub called: Option<Name<'a>>,
+    pub again: Vec<Name<'a>>,
 }
 
 /// True when a WHERE leaves no row out as far as its form tells: none, a condition that looks at no column, `a = a`, what holds for
 /// every value of a column that is never NULL (`a IS NOT NULL`, `a LIKE '%'`, `id > 0`), or one of these beside OR.
-pub(crate) fn every_row(condition: Node<'_>, known: &dyn Fn(&nodes::ColumnRef) -> Known) -> bool {
-    fn trivial(node: Node<'_>, known: &dyn Fn(&nodes::ColumnRef) -> Known, depth: usize) -> bool {
+pub(crate) fn every_row(
+    condition: Node<'_>,
+    target: &Target<'_>,
+    known: &dyn Fn(&nodes::ColumnRef) -> Known,
+) -> bool {
+    fn trivial(
+        node: Node<'_>,
+        target: &Target<'_>,
+        known: &dyn Fn(&nodes::ColumnRef) -> Known,
+        depth: usize,
+    ) -> bool {
         if depth == 0 {
             return true;
         }
+        let looks_at_nothing = |node| always::unrelated(node, target, known);
         match node {
             Node::None => true,
             Node::BoolExpr(b) => match b.boolop {
-                nodes::BoolExprType::AND_EXPR => b.args().iter().all(|a| trivial(a, known, depth - 1)),
-                nodes::BoolExprType::OR_EXPR => b.args().iter().any(|a| trivial(a, known, depth - 1)),
+                nodes::BoolExprType::AND_EXPR => {
+                    b.args().iter().all(|a| trivial(a, target, known, depth - 1))
+                }
+                nodes::BoolExprType::OR_EXPR => {
+                    // `v IS NULL OR v LIKE '%'`: in the other it is not NULL.
+                    let nulls: HashSet<&str> =
+                        b.args().iter().filter_map(is_null).filter_map(always::last).collect();
+                    let known = |c: &nodes::ColumnRef| {
+                        let known = known(c);
+                        Known {
+                            not_null: known.not_null || always::last(c).is_some_and(|n| nulls.contains(n)),
+                            ..known
+                        }
+                    };
+                    let mut others = b.args().iter().filter(|a| is_null(*a).is_none());
+                    others.any(|a| trivial(a, target, &known, depth - 1))
+                }
                 _ => looks_at_nothing(node) || b.args().iter().all(|a| none(a, known)),
             },
             Node::BooleanTest(t) => {
                 use nodes::BoolTestType as Test;
                 match t.booltesttype {
-                    Test::IS_TRUE | Test::IS_NOT_FALSE => trivial(t.arg(), known, depth - 1),
+                    Test::IS_TRUE | Test::IS_NOT_FALSE => trivial(t.arg(), target, known, depth - 1),
                     Test::IS_FALSE | Test::IS_NOT_TRUE => none(t.arg(), known),
                     _ => looks_at_nothing(node),
                 }
             }
-            // Whether there is anything else says nothing of a row.
-            Node::SubLink(l) if l.sub_link_type == nodes::SubLinkType::EXISTS_SUBLINK => {
-                matches!(l.subselect(), Node::SelectStmt(s) if s.from_clause().is_empty()
-                    && s.op == nodes::SetOperation::SETOP_NONE
-                    && looks_at_nothing(s.where_clause()))
+            Node::SubLink(l) if l.sub_link_type == nodes::SubLinkType::ANY_SUBLINK => {
+                looks_at_nothing(node) || all_of(l.testexpr(), l.subselect(), target, known, depth - 1)
             }
-            Node::NullTest(t) => match t.arg() {
-                Node::ColumnRef(c) if t.nulltesttype == nodes::NullTestType::IS_NOT_NULL => known(c).not_null,
-                _ => looks_at_nothing(node),
-            },
+            Node::NullTest(t) if t.nulltesttype == nodes::NullTestType::IS_NOT_NULL => {
+                always::never_null(t.arg(), known) || looks_at_nothing(node)
+            }
+            Node::CaseExpr(c) => always::case_of_true(c) || looks_at_nothing(node),
             Node::A_Expr(e) => {
                 let operator = e.name().first().and_then(Node::as_str).unwrap_or_default();
                 use nodes::A_Expr_Kind as Kind;
-                match (e.lexpr(), e.rexpr()) {
+                let (left, right) = (e.lexpr(), e.rexpr());
+                match (e.kind, right) {
+                    (Kind::AEXPR_NOT_DISTINCT, _) => return always::alike(left, right),
+                    (Kind::AEXPR_DISTINCT, Node::A_Const(c)) => {
+                        return literal::value(c).is_none() && always::never_null(left, known);
+                    }
+                    (Kind::AEXPR_OP_ANY, Node::SubLink(l)) if operator == "=" => {
+                        return all_of(left, l.subselect(), target, known, depth - 1);
+                    }
+                    (Kind::AEXPR_OP_ANY, Node::A_ArrayExpr(a)) if operator == "=" => {
+                        return a.elements().iter().any(|x| always::alike(left, x));
+                    }
+                    (Kind::AEXPR_OP_ALL, Node::A_ArrayExpr(a)) if matches!(operator, "<>" | "!=") => {
+                        return matches!(left, Node::ColumnRef(c) if every_key(known(c)))
+                            && a.elements().iter().all(|n| number(n).is_some_and(|n| n <= 0));
+                    }
+                    (Kind::AEXPR_IN, list) if operator == "=" => {
+                        return list.as_node_list().is_some_and(|l| l.iter().any(|x| always::alike(left, x)));
+                    }
+                    (Kind::AEXPR_OP, _)
+                        if matches!(operator, "=" | ">=" | "<=")
+                            && (always::alike(left, right) || again(left, right, target)) =>
+                    {
+                        return true;
+                    }
+                    _ => {}
+                }
+                if matches!(operator, ">" | ">=")
+                    && always::size(left, known)
+                    && number(right).is_some_and(|n| n < 0 || (n == 0 && operator == ">="))
+                {
+                    return true;
+                }
+                if looks_at_nothing(node) {
+                    return true;
+                }
+                match (left, right) {
+                    // Behind the first place in the table is all of it.
+                    (Node::ColumnRef(c), _) if always::last(c) == Some("ctid") => operator != "=",
                     // Whole numbers above all keys, and below.
                     (Node::ColumnRef(c), list) if e.kind == Kind::AEXPR_BETWEEN => {
                         let bounds = list.as_node_list().map(|l| (l.get(0), l.get(1)));
@@ -921,15 +1011,17 @@ pub(crate) fn every_row(condition: Node<'_>, known: &dyn Fn(&nodes::ColumnRef) -
                         (">=", Some(n)) => n <= 1 && every_key(known(c)),
                         ("<>" | "!=", Some(n)) => n <= 0 && every_key(known(c)),
                         ("~~" | "~~*", _) => percents(constant) && known(c).not_null,
-                        _ => looks_at_nothing(node),
+                        ("~" | "~*", _) => anything(constant, &["", "^", ".*"]) && known(c).not_null,
+                        (">=", None) => anything(constant, &[""]) && known(c).not_null,
+                        _ => false,
                     },
                     (constant, Node::ColumnRef(c)) => match (operator, bound(operator, constant)) {
                         ("<", Some(n)) => n <= 0 && every_key(known(c)),
                         ("<=", Some(n)) => n <= 1 && every_key(known(c)),
                         ("<>" | "!=", Some(n)) => n <= 0 && every_key(known(c)),
-                        _ => looks_at_nothing(node),
+                        _ => false,
                     },
-                    _ => looks_at_nothing(node),
+                    _ => false,
                 }
             }
             // `WHERE CURRENT OF c` is one row.
@@ -975,6 +1067,14 @@ pub(crate) fn every_row(condition: Node<'_>, known: &dyn Fn(&nodes::ColumnRef) -
         match node {
             Node::A_Const(c) => match literal::value(c) {
                 Some(pg_raw_parse::ConstValue::Integer(i)) => Some(i64::from(i)),
+                Some(pg_raw_parse::ConstValue::Float(n)) => n.parse().ok(),
+                _ => None,
+            },
+            Node::TypeCast(c) => number(c.arg()),
+            Node::SubLink(l) => match l.subselect() {
+                Node::SelectStmt(s) if s.from_clause().is_empty() && s.target_list().len() == 1 => {
+                    s.target_list().get(0).and_then(|t| number(t.val()))
+                }
                 _ => None,
             },
             Node::A_Expr(e) if e.name().first().and_then(Node::as_str) == Some("-") => match e.lexpr() {
@@ -983,6 +1083,53 @@ pub(crate) fn every_row(condition: Node<'_>, known: &dyn Fn(&nodes::ColumnRef) -
             },
             _ => None,
         }
+    }
+    fn anything(node: Node<'_>, patterns: &[&str]) -> bool {
+        matches!(node, Node::A_Const(c) if string(c).is_some_and(|s| patterns.contains(&s)))
+    }
+    fn is_null(node: Node<'_>) -> Option<&nodes::ColumnRef> {
+        match node {
+            Node::NullTest(t) if t.nulltesttype == nodes::NullTestType::IS_NULL => match t.arg() {
+                Node::ColumnRef(c) => Some(c),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+    /// `id IN (SELECT id FROM the table itself)`.
+    fn all_of(
+        column: Node<'_>,
+        query: Node<'_>,
+        target: &Target<'_>,
+        known: &dyn Fn(&nodes::ColumnRef) -> Known,
+        depth: usize,
+    ) -> bool {
+        let (Node::ColumnRef(column), Node::SelectStmt(s)) = (column, query) else { return false };
+        let mut from = s.from_clause().iter();
+        let (Some(Node::RangeVar(r)), None) = (from.next(), from.next()) else { return false };
+        let itself = target.name.is_some_and(|t| {
+            r.relname() == Some(t.name)
+                && (t.schema == r.schemaname() || t.schema.is_none() || r.schemaname().is_none())
+        });
+        let answer = s.target_list().get(0).map(nodes::ResTarget::val);
+        itself
+            && s.op == nodes::SetOperation::SETOP_NONE
+            && matches!((s.limit_count(), s.limit_offset()), (Node::None, Node::None))
+            && s.group_clause().is_empty()
+            && matches!(answer, Some(Node::ColumnRef(c)) if always::last(c) == always::last(column))
+            && trivial(s.where_clause(), target, known, depth)
+    }
+    /// `a.id = b.id` of the same table.
+    fn again(a: Node<'_>, b: Node<'_>, target: &Target<'_>) -> bool {
+        let (Node::ColumnRef(a), Node::ColumnRef(b)) = (a, b) else { return false };
+        let of = |c: &nodes::ColumnRef| -> Option<String> {
+            let before = c.fields().len().checked_sub(2)?;
+            c.fields().get(before).and_then(Node::as_str).map(str::to_owned)
+        };
+        let (Some(x), Some(y)) = (of(a), of(b)) else { return false };
+        let own = |name: &str| target.called.is_some_and(|t| t.name == name);
+        let other = |name: &str| target.again.iter().any(|n| n.name == name);
+        always::last(a) == always::last(b) && ((own(&x) && other(&y)) || (own(&y) && other(&x)))
     }
     /// `'%'`, `'%%'`, …
     fn percents(node: Node<'_>) -> bool {
@@ -996,19 +1143,7 @@ pub(crate) fn every_row(condition: Node<'_>, known: &dyn Fn(&nodes::ColumnRef) -
                 .zip(b.fields().iter())
                 .all(|(x, y)| x.as_str().is_some() && x.as_str() == y.as_str())
     }
-    fn looks_at_nothing(node: Node<'_>) -> bool {
-        let mut stack = vec![node];
-        while let Some(node) = stack.pop() {
-            if matches!(node, Node::ColumnRef(_) | Node::SubLink(_) | Node::CurrentOfExpr(_)) {
-                return false;
-            }
-            if children(node, &mut stack).is_err() {
-                return false;
-            }
-        }
-        true
-    }
-    trivial(condition, known, 32)
+    trivial(condition, target, known, 32)
 }
 
 /// The queries whose rows a statement answers (or stores) have no bound of their own: neither LIMIT, nor `column = value` among
