@@ -1093,6 +1093,9 @@ impl Judge {
     fn masked(&self, statement: Node<'_>, facts: &Facts<'_>, judged: &mut Judged, decision: &mut Decision) {
         let prover = self.prover(&self.bound.taints);
         self.conflicts(facts, decision);
+        if let Some(block) = self.checks_ask(facts) {
+            judged.block.get_or_insert(block);
+        }
         if !decision.conflicts.is_empty()
             && let Some(block) = self.sweeps(statement).or_else(|| self.compares_rows(statement, facts))
         {
@@ -1262,6 +1265,10 @@ impl Judge {
                 for base in self.bound.compared.get(&table).into_iter().flatten() {
                     self.count_against(*base, decision);
                 }
+                // A check may compare what it is given with what a function shows.
+                for summary in self.bound.index.run(table, true).filter_map(|f| self.bound.summaries.get(f)) {
+                    summary.sources.iter().for_each(|base| self.count_against(*base, decision));
+                }
                 // Checks and generated columns may compare any, and fail.
                 let taint = self.bound.taints.get(&table).filter(|t| !t.defines());
                 for number in taint.into_iter().flat_map(|t| t.columns.values()) {
@@ -1269,6 +1276,23 @@ impl Judge {
                 }
             }
         }
+    }
+
+    /// Refuses a write to a table whose checks, or types, ask about parts of masked columns: whether it holds would answer.
+    fn checks_ask(&self, facts: &Facts<'_>) -> Option<Block> {
+        let written = facts.acts.iter().filter(|a| matches!(a.class, "insert" | "update" | "merge"));
+        let copied = facts.copies.iter().filter(|c| c.is_from).filter_map(|c| c.relation);
+        let names = written.filter_map(|a| a.target).chain(copied);
+        let tables = names.flat_map(|name| self.bound.index.candidates(&self.catalog, name));
+        let run = tables.flat_map(|t| self.bound.index.run(t.oid, true));
+        let asks = run.filter_map(|f| self.bound.summaries.get(f)).flat_map(|s| &s.asks);
+        for (base, place) in asks {
+            let (rule, asking) = self.asking(*base);
+            if asking.predicates != Predicates::Allow {
+                return Some(self.asks_too_much(*base, *place, rule, asking));
+            }
+        }
+        None
     }
 
     fn count_against(&self, base: Base, decision: &mut Decision) {

@@ -193,6 +193,14 @@ fn catalog() -> Catalog {
     let parcels = table("public", "parcels", 'p', &[], &[("id", 23), ("contact", 25), ("code", 25)], None);
     let parcels_a =
         table("public", "parcels_a", 'r', &[parcels], &[("code", 25), ("id", 23), ("contact", 25)], None);
+    let verified = table("public", "verified", 'r', &[], &[("id", 23), ("contact", 25)], None);
+    let by_setting = "SELECT c.id FROM customers c WHERE c.ssn LIKE current_setting('app.q'::text)";
+    table("public", "v_setting", 'v', &[], &[("id", 23)], Some(by_setting));
+    table("public", "v_through", 'v', &[], &[("id", 23)], Some("SELECT v.id FROM v_setting v"));
+    let by_table = "SELECT c.id FROM customers c JOIN kv ON c.ssn ~~ kv.v";
+    table("public", "v_watch", 'v', &[], &[("id", 23)], Some(by_table));
+    let by_itself = "SELECT c.id FROM customers c WHERE c.ssn ~~ '6%'::text";
+    table("public", "v_sixes", 'v', &[], &[("id", 23)], Some(by_itself));
     table("public", "people", 'r', &[], &[("id", 23), ("born", 1082)], None);
     let function = |name: &str, language: &str| Function {
         oid: 17_000,
@@ -276,6 +284,25 @@ fn catalog() -> Catalog {
                 body: "BEGIN NEW.contact := pl_email(NEW.id); NEW.note := coalesce(NEW.note, ''); RETURN NEW; END".into(),
                 ..function("fill_letter", "plpgsql")
             },
+            Function {
+                body: "SELECT id FROM public.customers WHERE ssn LIKE current_setting('app.q')".into(),
+                ..function("my_search", "sql")
+            },
+            Function {
+                body: "BEGIN RETURN QUERY EXECUTE 'SELECT id FROM customers WHERE ssn LIKE $1' USING q; END".into(),
+                arguments: "q text".into(),
+                ..function("search_text", "plpgsql")
+            },
+            Function {
+                body: "BEGIN RETURN QUERY EXECUTE format('SELECT id FROM %I WHERE %I LIKE $1', t, c) USING q; END".into(),
+                arguments: "t text, c text, q text".into(),
+                ..function("search_any", "plpgsql")
+            },
+            Function {
+                body: "BEGIN RETURN QUERY EXECUTE 'SELECT id FROM orders WHERE ' || q; END".into(),
+                arguments: "q text".into(),
+                ..function("search_orders", "plpgsql")
+            },
             function("max", "c"),
             Function {
                 body: "SELECT id FROM public.customers WHERE ssn LIKE q".into(),
@@ -356,7 +383,7 @@ fn catalog() -> Catalog {
             ]
             .map(|(table, definition)| (table, definition.to_owned()))
             .into(),
-            run: vec![(filled, true, vec!["purge".into()]), (checked, false, vec!["purge".into()])],
+            run: vec![(filled, true, vec!["purge".into()]), (checked, false, vec!["purge".into()]), (verified, false, vec!["search".into()])],
             made_of: ["agg_purge", "<#>"].map(|name| (name.to_owned(), vec!["purge".to_owned()])).into(),
             follows: [(8, 16, vec![]), (16, 16, vec!["id".to_owned()])]
                 .map(|(on, does, columns)| Follows { of: parent, on, columns, to: child, does })

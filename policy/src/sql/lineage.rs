@@ -126,6 +126,8 @@ pub(crate) struct Taint {
     pub parts: HashMap<i16, Part>,
     /// Nothing is known of it: every column is tainted, and so is a statement that names it.
     pub whole: bool,
+    /// Of a view that chooses its rows so: what it asks about hidden columns, with values that others may write.
+    pub asks: Vec<((u32, i16), Place)>,
 }
 
 impl Taint {
@@ -1706,6 +1708,7 @@ fn definitions(catalog: &Catalog, index: &Index, taints: &mut Taints) -> Summari
         }
     }
     let mut left: HashMap<&str, Vec<&Function>> = HashMap::new();
+    let mut run = Summaries::new();
     let names: HashSet<String> = catalog
         .tables
         .iter()
@@ -1713,12 +1716,22 @@ fn definitions(catalog: &Catalog, index: &Index, taints: &mut Taints) -> Summari
         .map(|t| t.name.to_lowercase())
         .collect();
     for function in catalog.functions.iter().filter(|f| !summaries.contains_key(f.name.as_str())) {
-        if function.language.eq_ignore_ascii_case("sql")
-            || !plpgsql::words(&function.body).is_disjoint(&names)
-        {
+        let words = plpgsql::words(&function.body);
+        let names_hidden = !words.is_disjoint(&names);
+        // Its text may be any query about what is hidden, by what it is given.
+        let runs = function.language.eq_ignore_ascii_case("plpgsql")
+            && !function.arguments.is_empty()
+            && words.contains("execute")
+            && (names_hidden || plpgsql::unwritten(&function.body));
+        if runs {
+            let summary = trace::Summary { stranger: true, launders: true, ..trace::Summary::default() };
+            run.insert(function.name.as_str().into(), summary);
+        } else if function.language.eq_ignore_ascii_case("sql") || names_hidden {
             left.entry(&function.name).or_default().push(function);
         }
     }
+    left.retain(|name, _| !run.contains_key(*name));
+    summaries.extend(run);
     // What one of them does, those that call it do.
     loop {
         let before = left.len();
@@ -1732,8 +1745,21 @@ fn definitions(catalog: &Catalog, index: &Index, taints: &mut Taints) -> Summari
             break;
         }
     }
+    // Of those that choose their rows by what is hidden, what they ask; one may be made of another.
+    for _ in 0..ROUNDS_MAX {
+        let mut more = false;
+        for view in views.iter().filter(|v| v.kind == 'v') {
+            let asks = trace::view_asks(view, World::new(catalog, index, taints, &summaries));
+            let taint = taints.entry(view.oid).or_default();
+            more |= asks.len() > taint.asks.len();
+            taint.asks = asks;
+        }
+        if !more {
+            break;
+        }
+    }
     // The rest is made of what nobody can follow: column by column where at least that can be told.
-    for view in views {
+    for view in &views {
         if let Some(mut taint) = settle(view, World::new(catalog, index, taints, &summaries), true) {
             taint.columns.extend(named.remove(&view.oid).unwrap_or_default().columns);
             taints.insert(view.oid, taint);

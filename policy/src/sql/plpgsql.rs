@@ -271,6 +271,26 @@ fn told(statement: &[String], targets: &[&[String]], hidden: &Hidden) -> Told {
     }
 }
 
+/// It runs a text of whose tables the names are not all written: they come in by an argument, or from elsewhere.
+pub(crate) fn unwritten(body: &str) -> bool {
+    let tokens = tokens(body);
+    let mut executed = tokens.iter().enumerate().filter(|(_, t)| *t == "execute").peekable();
+    if executed.peek().is_none() {
+        return false;
+    }
+    let at = |i: usize| tokens.get(i).map_or("", String::as_str);
+    let reads = |t: &str| matches!(t, "from" | "join" | "update");
+    // `from %I`, `from ' || name`: of a string the signs are not read.
+    let open = |t: &str| {
+        !word(t) && t != "(" || matches!(t, "i" | "s" | "l") || t.starts_with(|c: char| c.is_ascii_digit())
+    };
+    let unnamed = tokens.iter().enumerate().any(|(i, t)| reads(t) && open(at(i + 1)));
+    // A variable's text may have been given.
+    let verbs = ["delete", "format", "insert", "select", "update", "with"];
+    let given = executed.any(|(i, _)| !verbs.contains(&at(i + 1))) && !tokens.iter().any(|t| reads(t));
+    unnamed || given
+}
+
 /// Words that stand behind a table that has no other name.
 const FOLLOWS: &[&str] = &[
     "cross",
@@ -458,6 +478,22 @@ mod tests {
             ("BEGIN RETURN lower(t); END", "t text", false),
         ] {
             assert_eq!(answers(body, arguments, &hidden()), want, "{body}");
+        }
+    }
+
+    #[test]
+    fn texts_of_which_the_tables_are_not_written() {
+        for (body, want) in [
+            ("BEGIN RETURN QUERY EXECUTE format('SELECT id FROM %I WHERE a = $1', t) USING v; END", true),
+            ("BEGIN EXECUTE 'SELECT count(*) FROM ' || t INTO n; RETURN n; END", true),
+            ("BEGIN RETURN QUERY EXECUTE q; END", true),
+            ("BEGIN EXECUTE 'UPDATE %s SET a = 1'; END", true),
+            ("BEGIN RETURN QUERY EXECUTE 'SELECT id FROM orders WHERE ' || c; END", false),
+            ("DECLARE q text := 'SELECT id FROM orders'; BEGIN RETURN QUERY EXECUTE q; END", false),
+            ("BEGIN EXECUTE format('CREATE TABLE %I (a int)', t); END", false),
+            ("BEGIN RETURN (SELECT a FROM orders); END", false),
+        ] {
+            assert_eq!(unwritten(body), want, "{body}");
         }
     }
 

@@ -1556,6 +1556,11 @@ impl<'a> Tracer<'a> {
             }
             Body::Columns(Rc::new(columns))
         } else {
+            for (base, place) in
+                tables.iter().filter_map(|t| self.world.taints.get(&t.oid)).flat_map(|t| &t.asks)
+            {
+                self.record(&Val { sources: vec![*base], ..Val::default() }, *place);
+            }
             // A view that chooses its rows by what is hidden, a foreign table, what holds anything.
             self.trace.vague |= tables.iter().any(|t| match system(&t.schema, &t.name) {
                 Some(structure) => !structure && known::secret_columns(&t.name).is_none(),
@@ -3485,6 +3490,40 @@ pub(crate) fn texts(function: &Function) -> Vec<String> {
     body(function).into_iter().collect()
 }
 
+/// A place where what is compared may be somebody else's.
+fn compares(place: Place) -> bool {
+    matches!(place, Place::Predicate | Place::Join | Place::Case)
+}
+
+/// Whoever may write a setting, or into another relation, says what a query compares with.
+fn steered(text: &str, statement: Node<'_>) -> bool {
+    let mut names = facts::read(statement).map(|f| f.names).unwrap_or_default();
+    names.sort_unstable_by_key(|n| (n.schema, n.name));
+    names.dedup();
+    names.len() > 1 || text.contains("current_setting")
+}
+
+/// What a view that cannot be shown asks about hidden columns as others like: its own conditions where they are steered, and those of
+/// the views it is made of.
+pub(crate) fn view_asks(view: &Table, world: World<'_>) -> Vec<(Base, Place)> {
+    let definition = view.definition.as_deref().unwrap_or_default();
+    let Ok(tree) = super::parse(definition.as_bytes()) else { return Vec::new() };
+    let mut found = Vec::new();
+    for statement in tree.stmts() {
+        let names = facts::read(statement).map(|f| f.names).unwrap_or_default();
+        let tables = names.into_iter().flat_map(|n| world.index.candidates(world.catalog, n));
+        let below = tables.filter_map(|t| world.taints.get(&t.oid)).flat_map(|t| &t.asks);
+        found.extend(below.copied());
+        if let Some(trace) = trace(world, statement).ok().filter(|_| steered(definition, statement)) {
+            let own = trace.reads.into_iter();
+            found.extend(own.filter(|(base, place)| compares(*place) && !world.defines(*base)));
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
 /// What is known of functions of one name that [`summarise`] cannot tell: that they store what is hidden, or nobody knows what, or ask
 /// about it what their callers like. What goes through variables of PL/pgSQL is not seen.
 pub(crate) fn betrayed(world: World<'_>, functions: &[&Function]) -> Option<Summary> {
@@ -3503,10 +3542,8 @@ pub(crate) fn betrayed(world: World<'_>, functions: &[&Function]) -> Option<Summ
                 };
                 // What it hands to a setting, a lock or a listener is there to be looked at.
                 summary.launders |= trace.keeps() || trace.effects;
-                let asks = |(base, place): &&(Base, Place)| {
-                    matches!(place, Place::Predicate | Place::Case) && !world.defines(*base)
-                };
-                if !function.arguments.is_empty() {
+                let asks = |(base, place): &&(Base, Place)| compares(*place) && !world.defines(*base);
+                if !function.arguments.is_empty() || steered(&function.body, statement) {
                     summary.asks.extend(trace.reads.iter().filter(asks));
                 }
             }
