@@ -1255,6 +1255,15 @@ pub(crate) fn by_key(
         }
         constant(node) || matches!(node, Node::ColumnRef(c) if variable(c))
     };
+    let constants = |mut list: Node<'_>| {
+        while let Node::TypeCast(c) = list {
+            list = c.arg();
+        }
+        match list {
+            Node::A_ArrayExpr(list) => list.elements().iter().all(constant),
+            list => constant(list),
+        }
+    };
     let mut asked = Vec::new();
     let mut stack = vec![condition];
     while let Some(node) = stack.pop() {
@@ -1266,6 +1275,8 @@ pub(crate) fn by_key(
                 let column = match (e.kind, e.lexpr(), e.rexpr()) {
                     (Kind::AEXPR_OP, Node::ColumnRef(c), other) if constant(other) => c,
                     (Kind::AEXPR_OP, other, Node::ColumnRef(c)) if constant(other) => c,
+                    // `= ANY ($1)`, as drivers bind a list.
+                    (Kind::AEXPR_OP_ANY, Node::ColumnRef(c), list) if constants(list) => c,
                     (Kind::AEXPR_IN, Node::ColumnRef(c), list)
                         if list.as_node_list().is_some_and(|l| l.iter().all(constant)) =>
                     {
