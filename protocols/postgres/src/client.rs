@@ -430,7 +430,23 @@ impl Ready {
         let (portal, statement) = (self.known_as(portal)?, self.known_as(statement)?);
         let again =
             if self.tables.lost(statement).is_some() { self.prepare_again(flow, statement)? } else { None };
-        let mut refused = again.or_else(|| self.decide_again(statement));
+        // One that was prepared since the last Sync is known; of others all are looked at.
+        let often =
+            self.owed.prepared(statement).is_none() && self.owed.preparing_count(statement) > SEARCHED;
+        let mut refused = if often {
+            Some(Box::new(Block {
+                rule: "limit".into(),
+                place: String::new(),
+                message: format!("more than {SEARCHED} statements of one name under way"),
+                sqlstate: "54000",
+                schema: None,
+                table: None,
+                column: None,
+                hint: "wait for the answers before the name is bound".into(),
+            }))
+        } else {
+            again.or_else(|| self.decide_again(statement))
+        };
         let applied = self.tables.statements.get(statement);
         let latest = self.latest_statement(statement, applied);
         let (of, decision) = latest.map_or((0, None), |p| (p.number, p.decision.clone()));
@@ -730,6 +746,9 @@ impl Ready {
         let stamp = self.stamp;
         let stale = |p: &Prepared| p.stamp != stamp;
         self.mixed &= !self.owed.prepares_nothing();
+        if self.mixed && matches!(self.owed.prepared(name), Some(Some(prepared)) if !stale(prepared)) {
+            return None;
+        }
         let searched = if self.mixed { self.owed.len() } else { 0 };
         if searched == 0 && !self.tables.statements.get(name).is_some_and(stale) {
             return None;
@@ -807,27 +826,15 @@ impl Ready {
 
     /// PostgreSQL 15 goes down with all its sessions when the unnamed portal is executed that a failed simple query left behind.
     fn unnamed_portal_is_bound(&self) -> bool {
-        // A Bind, or what is refused, in front of a Sync may fail, and what is behind that runs all the same.
-        let (mut behind_sync, mut perhaps) = (false, false);
-        let sent = self.owed.iter().rev().find_map(|o| match o {
-            Owed::Sync => {
-                behind_sync = true;
-                None
-            }
-            Owed::Bind { portal, .. } if portal.is_empty() => {
-                perhaps |= behind_sync;
-                (!behind_sync).then_some(true)
-            }
-            // What follows is skipped.
-            Owed::Refused { own_sync: false, .. } => (!behind_sync).then_some(true),
-            Owed::Query { .. } => Some(false),
-            _ => None,
-        });
-        let bound = || {
-            // Only a simple query that failed leaves such a portal, in a transaction that has failed too.
-            self.tables.portals.get(b"").is_some() || (perhaps && self.transaction != b'E')
-        };
-        self.owed.skipping || sent.unwrap_or_else(bound)
+        // What follows a refusal up to the next Sync is skipped.
+        let mut since_sync = self.owed.iter().rev().take_while(|o| !matches!(o, Owed::Sync)).take(SEARCHED);
+        let skips = |o: &Owed| matches!(o, Owed::Refused { own_sync: false, .. });
+        // Only a simple query that failed leaves such a portal, in a transaction that has failed too. A Bind in front of a Sync may fail,
+        // and what is behind that runs all the same.
+        self.owed.skipping
+            || since_sync.any(skips)
+            || (self.owed.queries_nothing()
+                && (self.transaction != b'E' || self.tables.portals.get(b"").is_some()))
     }
 
     /// What a Bind of this name may ask about masked columns, or meet in them: every statement the name can mean counts, because a Parse that is
@@ -846,13 +853,21 @@ impl Ready {
             note(self.tables.prepared_by_sql(name));
             note(self.tables.lost(name).and_then(|p| p.decision.as_ref()));
         }
-        if !self.owed.prepares_nothing() {
-            note(self.tables.statements.get(name).and_then(|p| p.decision.as_ref()));
-            for owed in self.owed.iter() {
-                if let Owed::Parse { name: pending, prepared, .. } = owed
-                    && **pending == *name
-                {
+        match (self.owed.prepared(name), self.owed.preparing(name)) {
+            (Some(Some(prepared)), _) => note(prepared.decision.as_ref()),
+            (Some(None), _) | (None, Preparing::Nothing) => {}
+            (None, pending) => {
+                note(self.tables.statements.get(name).and_then(|p| p.decision.as_ref()));
+                if let Preparing::One(prepared) = pending {
                     note(prepared.decision.as_ref());
+                    return all;
+                }
+                for owed in self.owed.iter() {
+                    if let Owed::Parse { name: pending, prepared, .. } = owed
+                        && **pending == *name
+                    {
+                        note(prepared.decision.as_ref());
+                    }
                 }
             }
         }

@@ -150,9 +150,11 @@ pub(crate) struct Queue {
     /// was is known at the next answer to anything else.
     stray_syncs: usize,
     /// How many entries are Parse: with none, no search for a pending statement is needed.
-    parses: usize,
+    parses: u32,
+    /// How many entries are simple queries.
+    queries: u32,
     /// How many entries may give names to something else behind the protocol's back.
-    disturbing: usize,
+    disturbing: u32,
 }
 
 impl Queue {
@@ -202,6 +204,16 @@ impl Queue {
         self.stray_syncs == 0 && !self.owed.iter().take(last).any(Owed::brings_ready)
     }
 
+    /// No simple query is on its way.
+    pub(crate) fn queries_nothing(&self) -> bool {
+        self.queries == 0
+    }
+
+    /// How many statements are on their way to being prepared under this name.
+    pub(crate) fn preparing_count(&self, name: &[u8]) -> usize {
+        self.pending.get(name).map_or(0, |p| p.count)
+    }
+
     /// Nothing is on its way that may give names to something else behind the protocol's back.
     pub(crate) fn disturbs_nothing(&self) -> bool {
         self.disturbing == 0
@@ -229,8 +241,11 @@ impl Queue {
         }
     }
 
-    /// A Parse is not owed any more.
-    fn prepared_one(&mut self, owed: &Owed) {
+    /// This is not owed any more.
+    fn left(&mut self, owed: &Owed) {
+        self.parses -= u32::from(owed.prepares());
+        self.queries -= u32::from(matches!(owed, Owed::Query { .. }));
+        self.disturbing -= u32::from(owed.disturbs());
         let Owed::Parse { name, .. } = owed else { return };
         match self.pending.get_mut(name) {
             Some(pending) if pending.count > 1 => pending.count -= 1,
@@ -296,8 +311,9 @@ impl Queue {
             }
             _ => {}
         }
-        self.parses += usize::from(owed.prepares());
-        self.disturbing += usize::from(owed.disturbs());
+        self.parses += u32::from(owed.prepares());
+        self.queries += u32::from(matches!(owed, Owed::Query { .. }));
+        self.disturbing += u32::from(owed.disturbs());
         self.owed.push_back(owed);
         Ok(true)
     }
@@ -315,9 +331,7 @@ impl Queue {
         self.front();
         let popped = self.owed.pop_front()?;
         self.gone += 1;
-        self.parses -= usize::from(popped.prepares());
-        self.prepared_one(&popped);
-        self.disturbing -= usize::from(popped.disturbs());
+        self.left(&popped);
         Some(popped)
     }
 
@@ -390,9 +404,7 @@ impl Queue {
         self.skipping = to.is_none();
         let skipped: Vec<Owed> = self.owed.drain(..to.unwrap_or(self.owed.len())).collect();
         self.gone += skipped.len() as u64;
-        self.parses -= skipped.iter().filter(|o| o.prepares()).count();
-        skipped.iter().for_each(|o| self.prepared_one(o));
-        self.disturbing -= skipped.iter().filter(|o| o.disturbs()).count();
+        skipped.iter().for_each(|o| self.left(o));
         if self.stray_syncs > 0 && !skipped.iter().skip(1).all(|o| matches!(o, Owed::CopyEnd { .. })) {
             return Err(IN_COPY);
         }
