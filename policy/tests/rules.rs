@@ -193,6 +193,9 @@ fn catalog() -> Catalog {
     let parcels = table("public", "parcels", 'p', &[], &[("id", 23), ("contact", 25), ("code", 25)], None);
     let parcels_a =
         table("public", "parcels_a", 'r', &[parcels], &[("code", 25), ("id", 23), ("contact", 25)], None);
+    let gone: Vec<(&str, u32)> = [("at", 1184)].into_iter().chain(person).collect();
+    table("public", "gone", 'r', &[], &gone, None);
+    table("public", "seen", 'r', &[], &[("id", 23), ("who", 25)], None);
     let verified = table("public", "verified", 'r', &[], &[("id", 23), ("contact", 25)], None);
     let by_setting = "SELECT c.id FROM customers c WHERE c.ssn LIKE current_setting('app.q'::text)";
     table("public", "v_setting", 'v', &[], &[("id", 23)], Some(by_setting));
@@ -283,6 +286,11 @@ fn catalog() -> Catalog {
                 oid: 17_510,
                 body: "BEGIN NEW.contact := pl_email(NEW.id); NEW.note := coalesce(NEW.note, ''); RETURN NEW; END".into(),
                 ..function("fill_letter", "plpgsql")
+            },
+            Function {
+                oid: 17_520,
+                body: "BEGIN INSERT INTO gone SELECT now(), OLD.*; INSERT INTO seen (id, who) VALUES (OLD.id, OLD.email); RETURN OLD; END".into(),
+                ..function("keep_gone", "plpgsql")
             },
             Function {
                 body: "SELECT id FROM public.customers WHERE ssn LIKE current_setting('app.q')".into(),
@@ -401,7 +409,7 @@ fn catalog() -> Catalog {
                 (parcels, 3, "public.ssn_of(1)".into()),
             ],
             triggers: vec![(shipments, 17_500), (letters, 17_510), (parcels_a, 17_500)],
-            fired: vec![(notes, 17_501, 4), (child, 17_501, 16)],
+            fired: vec![(notes, 17_501, 4), (child, 17_501, 16), (customers, 17_520, 8)],
             built_in: [
                 ("tsvector_update_trigger", vec!["search", "pg_catalog.simple", "email"]),
                 ("suppress_redundant_updates_trigger", vec![]),

@@ -1530,7 +1530,7 @@ fn filled(catalog: &Catalog, index: &Index, taints: &Taints, summaries: &Summari
         out.push(((*table, *number), of.clone()));
         out.extend(below.map(|base| (base, of)));
     }
-    let hidden = |name: &str| known.functions.get(&name.to_lowercase());
+    let shows = |name: &str| known.functions.get(&name.to_lowercase());
     if index.converts() {
         for table in &catalog.tables {
             for column in &table.columns {
@@ -1538,7 +1538,7 @@ fn filled(catalog: &Catalog, index: &Index, taints: &Taints, summaries: &Summari
                     column.type_name.rsplit('.').next().unwrap_or_default().trim_matches(['"', '[', ']']);
                 let functions = index.conversions.get(name).into_iter().flatten();
                 out.extend(
-                    functions.filter_map(|f| hidden(f)).map(|of| ((table.oid, column.number), of.clone())),
+                    functions.filter_map(|f| shows(f)).map(|of| ((table.oid, column.number), of.clone())),
                 );
             }
         }
@@ -1565,6 +1565,38 @@ fn filled(catalog: &Catalog, index: &Index, taints: &Taints, summaries: &Summari
         let fills = |name: &str| filled.row || filled.columns.contains(&name.to_lowercase());
         for column in table.columns.iter().filter(|c| fills(&c.name)) {
             out.push(((table.oid, column.number), of.clone()));
+        }
+    }
+    // What triggers and rules write to other tables.
+    let fired = catalog.code.fired.iter().filter_map(|(table, function, _)| {
+        let function = catalog.functions.iter().find(|f| f.oid == *function)?;
+        function.language.eq_ignore_ascii_case("plpgsql").then_some((*table, &function.body))
+    });
+    let rules = catalog.code.rules.iter().map(|(table, text)| (*table, text));
+    for (table, text) in fired.chain(rules) {
+        let Some(table) = index.table(catalog, table) else { continue };
+        let mut seen = known.seen(&plpgsql::words(text));
+        if let Some(taint) = taints.get(&table.oid).filter(|t| !t.defines()) {
+            seen.add(table, taint);
+            seen.hidden.rows.extend(["new", "old"].map(str::to_owned));
+        }
+        if seen.hidden == plpgsql::Hidden::default() {
+            continue;
+        }
+        for (name, places) in plpgsql::stored(text, &seen.hidden) {
+            for target in index.candidates(catalog, Name { schema: None, name: &name }) {
+                let fills = |(i, c): (usize, &TableColumn)| match &places {
+                    plpgsql::Places::All => true,
+                    plpgsql::Places::Named(names) => names.iter().any(|n| n.eq_ignore_ascii_case(&c.name)),
+                    plpgsql::Places::Numbered(at) => at.contains(&i),
+                    plpgsql::Places::Row(at) => {
+                        let own = i.checked_sub(*at).and_then(|i| table.columns.get(i));
+                        own.is_some_and(|c| hidden(taints, (table.oid, c.number)))
+                    }
+                };
+                let filled = target.columns.iter().enumerate().filter(|(i, c)| fills((*i, c)));
+                out.extend(filled.map(|(_, c)| ((target.oid, c.number), seen.of.clone())));
+            }
         }
     }
     // `tsvector_update_trigger(search, 'pg_catalog.english', name, email)`: which of them it fills is the function's matter.

@@ -208,6 +208,191 @@ fn follow(body: &str, hidden: &Hidden) -> (Filled, Hidden) {
     }
 }
 
+/// Columns of a table that is written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Places {
+    All,
+    /// In lower case.
+    Named(Vec<String>),
+    /// From 0, as the table has them.
+    Numbered(Vec<usize>),
+    /// Those of the trigger's own row that hide something, behind so many others.
+    Row(usize),
+}
+
+/// Tables that a body, or a rule, writes what is hidden to, and the columns it goes into.
+pub(crate) fn stored(body: &str, hidden: &Hidden) -> Vec<(String, Places)> {
+    let hidden = follow(body, hidden).1;
+    let mut out = Vec::new();
+    for statement in statements(tokens(body)) {
+        for (i, token) in statement.iter().enumerate() {
+            let rest = statement.get(i + 1..).unwrap_or_default();
+            let written = match (token.as_str(), rest) {
+                ("insert", [into, rest @ ..]) if into == "into" => inserted(rest, &hidden),
+                ("update", rest) => updated(rest, &hidden),
+                _ => None,
+            };
+            let Some((table, places)) = written else { continue };
+            // Of a string the signs are not read.
+            let text = statement.iter().any(|t| t == "execute");
+            out.push((table, if text { Places::All } else { places }));
+        }
+    }
+    out
+}
+
+/// `a.b AS c (…` behind INTO or UPDATE: the table, and what follows.
+fn target(rest: &[String]) -> Option<(String, &[String])> {
+    let only = usize::from(rest.first().is_some_and(|t| t == "only"));
+    let dotted = if rest.get(only + 1).is_some_and(|t| t == ".") { 2 } else { 0 };
+    let table = rest.get(only + dotted).filter(|t| word(t))?;
+    let mut rest = rest.get(only + dotted + 1..)?;
+    if let [as_, _, more @ ..] = rest
+        && as_ == "as"
+    {
+        rest = more;
+    }
+    Some((table.clone(), rest))
+}
+
+fn inserted(rest: &[String], hidden: &Hidden) -> Option<(String, Places)> {
+    let (table, mut rest) = target(rest)?;
+    let mut names = None;
+    if rest.first().is_some_and(|t| t == "(")
+        && !rest.get(1).is_some_and(|t| matches!(t.as_str(), "select" | "with"))
+    {
+        let end = rest.iter().position(|t| t == ")")?;
+        names = Some(rest.get(1..end)?.iter().filter(|t| word(t)).cloned().collect::<Vec<_>>());
+        rest = rest.get(end + 1..)?;
+    }
+    let hidden = &with_rows_of(rest, hidden);
+    let begin = rest.iter().position(|t| matches!(t.as_str(), "values" | "select"))?;
+    let values = rest.get(begin + 1..)?;
+    let (mut found, mut rows_at) = (Vec::new(), Vec::new());
+    let mut all = false;
+    let listed = rest.get(begin).is_some_and(|t| t == "values");
+    // Of several rows each begins anew; what follows them, as ON CONFLICT, may go anywhere.
+    let mut rows: Vec<&[String]> = Vec::new();
+    let mut left = values;
+    while listed && left.first().is_some_and(|t| t == "(") {
+        let end = closing(left);
+        rows.push(left.get(1..end)?);
+        left = left.get(end + 1..).unwrap_or_default();
+        left = left.strip_prefix([",".to_owned()].as_slice()).unwrap_or(left);
+    }
+    if listed {
+        all |= told(left, &[], hidden) != Told::Nothing;
+    } else {
+        let end = depth_0(values, &["from", "union"]).unwrap_or(values.len());
+        rows.push(values.get(..end)?);
+        all |= values.iter().any(|t| t == "union") && told(values, &[], hidden) != Told::Nothing;
+    }
+    for row in rows {
+        for (i, item) in parts(row).into_iter().enumerate() {
+            let told = told(item, &[], hidden) != Told::Nothing;
+            if told && matches!(item, [row, _, star] if star == "*" && matches!(row.as_str(), "new" | "old"))
+            {
+                rows_at.push(i);
+                continue;
+            }
+            // More columns than it is written as.
+            all |= told && item.last().is_some_and(|t| t == "*");
+            found.extend(told.then_some(i));
+        }
+    }
+    match (rows_at.as_slice(), all || !found.is_empty() || names.is_some()) {
+        ([], _) => {}
+        ([at], false) => return Some((table, Places::Row(*at))),
+        _ => all = true,
+    }
+    let places = match (all, names) {
+        (true, None) => Places::All,
+        (true, Some(names)) => Places::Named(names),
+        (false, _) if found.is_empty() => return None,
+        (false, Some(names)) => Places::Named(found.iter().filter_map(|i| names.get(*i)).cloned().collect()),
+        (false, None) => Places::Numbered(found),
+    };
+    Some((table, places))
+}
+
+fn updated(rest: &[String], hidden: &Hidden) -> Option<(String, Places)> {
+    let (table, rest) = target(rest)?;
+    let begin = rest.iter().take(3).position(|t| t == "set")?;
+    let hidden = &with_rows_of(rest, hidden);
+    let sets = rest.get(begin + 1..)?;
+    let sets = sets.get(..depth_0(sets, &["from", "returning", "where"]).unwrap_or(sets.len()))?;
+    let mut names = Vec::new();
+    for set in parts(sets) {
+        let value = set.iter().position(|t| t == "=").and_then(|at| set.get(at + 1..)).unwrap_or_default();
+        if told(value, &[], hidden) == Told::Nothing {
+            continue;
+        }
+        match set.first() {
+            Some(name) if word(name) => names.push(name.clone()),
+            _ => return Some((table, Places::All)),
+        }
+    }
+    (!names.is_empty()).then_some((table, Places::Named(names)))
+}
+
+/// Also hidden: the rows of tables with something to hide, by the names they have in a statement.
+fn with_rows_of(statement: &[String], hidden: &Hidden) -> Hidden {
+    let mut hidden = hidden.clone();
+    let at = |i: usize| statement.get(i).map_or("", String::as_str);
+    for (i, table) in statement.iter().enumerate().filter(|(_, t)| hidden.tables.contains(*t)) {
+        let alias = at(i + 1 + usize::from(at(i + 1) == "as"));
+        hidden.rows.insert(if word(alias) && !FOLLOWS.contains(&alias) {
+            alias.to_owned()
+        } else {
+            table.clone()
+        });
+    }
+    hidden
+}
+
+/// Where the parenthesis that begins a list of words ends.
+fn closing(tokens: &[String]) -> usize {
+    let mut depth = 0usize;
+    for (i, token) in tokens.iter().enumerate() {
+        match token.as_str() {
+            "(" => depth += 1,
+            ")" => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth == 0 {
+            return i;
+        }
+    }
+    tokens.len()
+}
+
+/// The first of these words outside of parentheses.
+fn depth_0(tokens: &[String], words: &[&str]) -> Option<usize> {
+    let mut depth = 0usize;
+    tokens.iter().position(|token| {
+        match token.as_str() {
+            "(" => depth += 1,
+            ")" => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth == 0 && words.contains(&token.as_str())
+    })
+}
+
+/// Cut at the commas outside of parentheses.
+fn parts(tokens: &[String]) -> Vec<&[String]> {
+    let mut depth = 0usize;
+    let comma = |token: &String| {
+        match token.as_str() {
+            "(" | "[" => depth += 1,
+            ")" | "]" => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth == 0 && token == ","
+    };
+    tokens.split(comma).collect()
+}
+
 /// What a statement makes its values of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
@@ -478,6 +663,44 @@ mod tests {
             ("BEGIN RETURN lower(t); END", "t text", false),
         ] {
             assert_eq!(answers(body, arguments, &hidden()), want, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_to_other_tables() {
+        for (body, want) in [
+            ("BEGIN INSERT INTO a.audit (id, what) VALUES (OLD.id, OLD.ssn); RETURN NULL; END", "audit:what"),
+            ("BEGIN INSERT INTO audit VALUES (OLD.id, now(), to_jsonb(OLD), count_of(1, 2)); END", "audit:2"),
+            ("BEGIN INSERT INTO audit SELECT 'U', NEW.id, NEW.*; END", "audit:row"),
+            ("BEGIN INSERT INTO audit SELECT OLD.*, NEW.*; END", "audit:*"),
+            (
+                "BEGIN INSERT INTO audit (id, who, what) SELECT c.id, c.name, row_to_json(c) FROM customers c WHERE c.email = 'x'; END",
+                "audit:what",
+            ),
+            (
+                "DECLARE v text; BEGIN v := NEW.email; UPDATE stats SET n = n + 1, last = lower(v) WHERE id = NEW.id; END",
+                "stats:last",
+            ),
+            (
+                "BEGIN UPDATE stats SET n = n + 1 WHERE email = NEW.email; INSERT INTO log (id) VALUES (NEW.id); END",
+                "",
+            ),
+            ("BEGIN EXECUTE 'INSERT INTO audit VALUES ($1)' USING OLD; END", "audit:*"),
+            (
+                "CREATE RULE r AS ON UPDATE TO customers DO INSERT INTO audit (id, what) VALUES (old.id, old.ssn);",
+                "audit:what",
+            ),
+        ] {
+            let told = |(table, places): (String, Places)| match places {
+                Places::All => format!("{table}:*"),
+                Places::Row(_) => format!("{table}:row"),
+                Places::Named(names) => format!("{table}:{}", names.join("+")),
+                Places::Numbered(at) => {
+                    format!("{table}:{}", at.iter().map(usize::to_string).collect::<Vec<_>>().join("+"))
+                }
+            };
+            let found: Vec<String> = stored(body, &hidden()).into_iter().map(told).collect();
+            assert_eq!(found.join(" "), want, "{body}");
         }
     }
 
