@@ -65,6 +65,9 @@ pub struct Code {
     /// indexes and generated columns.
     #[serde(default)]
     pub run: Vec<(u32, bool, Vec<String>)>,
+    /// Functions of event triggers, by name: they run when something is created, altered or dropped.
+    #[serde(default)]
+    pub on_ddl: Vec<String>,
     /// Aggregates and operators by name, and the functions of users they are made of.
     #[serde(default)]
     pub made_of: Vec<(String, Vec<String>)>,

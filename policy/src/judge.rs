@@ -852,6 +852,9 @@ impl Judge {
             if index.runs_unnamed() {
                 self.unnamed(statement, moved);
             }
+            if facts.ddl {
+                moved.functions.extend(self.catalog.code.on_ddl.iter().cloned());
+            }
             let fills = facts.acts.iter().any(|a| a.class == "refresh");
             let views = facts.names.iter().flat_map(|name| self.views(*name));
             for view in views.filter(|v| fills || !v.stored) {

@@ -376,6 +376,10 @@ fn catalog() -> Catalog {
                 arguments: "p_k text, p_v text".into(),
                 ..function("keep_in_step", "plpgsql")
             },
+            Function {
+                body: "BEGIN IF tg_tag = 'CREATE TABLE' THEN NOTIFY ledger; END IF; END".into(),
+                ..function("on_ddl", "plpgsql")
+            },
             function("initcap", "sql"),
             function("uuid_generate_v4", "c"),
             Function { rows: true, ..function("skeys", "c") },
@@ -391,6 +395,7 @@ fn catalog() -> Catalog {
             ]
             .map(|(table, definition)| (table, definition.to_owned()))
             .into(),
+            on_ddl: vec!["on_ddl".into()],
             run: vec![(filled, true, vec!["purge".into()]), (checked, false, vec!["purge".into()]), (verified, false, vec!["search".into()])],
             made_of: ["agg_purge", "<#>"].map(|name| (name.to_owned(), vec!["purge".to_owned()])).into(),
             follows: [(8, 16, vec![]), (16, 16, vec!["id".to_owned()])]

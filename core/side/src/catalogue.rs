@@ -344,6 +344,9 @@ async fn code(client: &Client) -> Result<Code, CatalogueError> {
     for row in optional(client, WHAT, RUN_ON_WRITE).await? {
         code.run.push((cell(&row, 0, WHAT)?, cell(&row, 1, WHAT)?, cell(&row, 2, WHAT)?));
     }
+    for row in optional(client, WHAT, ON_DDL).await? {
+        code.on_ddl.push(cell(&row, 0, WHAT)?);
+    }
     for row in optional(client, WHAT, MADE_OF).await? {
         code.made_of.push((cell(&row, 0, WHAT)?, cell(&row, 1, WHAT)?));
     }
@@ -567,6 +570,9 @@ const RUN_ON_WRITE: &str = "with code as (select d.classid, d.objid, d.objsubid,
             join pg_constraint k on c.classid = 'pg_constraint'::regclass and k.oid = c.objid where k.conrelid <> 0 \
         union all select i.indrelid, false, c.proname from code c \
             join pg_index i on c.classid = 'pg_class'::regclass and i.indexrelid = c.objid) r group by 1, 2 order by 1, 2";
+
+const ON_DDL: &str = "select distinct p.proname::text from pg_event_trigger e join pg_proc p on p.oid = e.evtfoid \
+    where e.evtenabled <> 'D' order by 1";
 
 const MADE_OF: &str = "select n.name, array_agg(distinct p.proname::text order by p.proname::text) from ( \
         select f.proname::text as name, unnest(array[a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn, \
