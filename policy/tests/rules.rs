@@ -297,6 +297,16 @@ fn catalog() -> Catalog {
                 ..function("my_search", "sql")
             },
             Function {
+                body: "BEGIN RETURN QUERY SELECT * FROM public.search_sql(p); END".into(),
+                arguments: "p text".into(),
+                ..function("search_through", "plpgsql")
+            },
+            Function {
+                body: "BEGIN RETURN QUERY SELECT * FROM search_through(p); END".into(),
+                arguments: "p text".into(),
+                ..function("search_further", "plpgsql")
+            },
+            Function {
                 body: "BEGIN RETURN QUERY EXECUTE 'SELECT id FROM customers WHERE ssn LIKE $1' USING q; END".into(),
                 arguments: "q text".into(),
                 ..function("search_text", "plpgsql")

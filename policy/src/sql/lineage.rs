@@ -1741,6 +1741,7 @@ fn definitions(catalog: &Catalog, index: &Index, taints: &mut Taints) -> Summari
     }
     let mut left: HashMap<&str, Vec<&Function>> = HashMap::new();
     let mut run = Summaries::new();
+    let mut others = Vec::new();
     let names: HashSet<String> = catalog
         .tables
         .iter()
@@ -1760,20 +1761,32 @@ fn definitions(catalog: &Catalog, index: &Index, taints: &mut Taints) -> Summari
             run.insert(function.name.as_str().into(), summary);
         } else if function.language.eq_ignore_ascii_case("sql") || names_hidden {
             left.entry(&function.name).or_default().push(function);
+        } else if function.language.eq_ignore_ascii_case("plpgsql") {
+            others.push((function, words));
         }
     }
     left.retain(|name, _| !run.contains_key(*name));
     summaries.extend(run);
     // What one of them does, those that call it do.
+    let tells = |s: &trace::Summary| s.launders || !s.asks.is_empty();
+    let mut new: HashSet<String> =
+        summaries.iter().filter(|(_, s)| tells(s)).map(|(name, _)| name.to_lowercase()).collect();
     loop {
-        let before = left.len();
+        let (callers, rest) = others.into_iter().partition(|(_, words)| !words.is_disjoint(&new));
+        others = rest;
+        let callers: Vec<(&Function, HashSet<String>)> = callers;
+        for (function, _) in callers.into_iter().filter(|(f, _)| !summaries.contains_key(f.name.as_str())) {
+            left.entry(&function.name).or_default().push(function);
+        }
+        new.clear();
         left.retain(|name, all| {
             let found = trace::betrayed(World::new(catalog, index, taints, &summaries), all);
             let stays = found.is_none();
+            new.extend(found.is_some().then(|| name.to_lowercase()));
             summaries.extend(found.map(|summary| ((*name).into(), summary)));
             stays
         });
-        if left.len() == before {
+        if new.is_empty() {
             break;
         }
     }
