@@ -273,6 +273,12 @@ const SCHEMA: &str = r#"
     create table w.q_parent (id int primary key);
     create table w.q_set (id int references w.q_parent on update set null);
     create table w.q_deferred (id int unique deferrable);
+    create function w.many() returns setof int language sql as 'select 1';
+    create table w.l_built_in (s tsvector, v text);
+    create trigger b before insert on w.l_built_in for each row
+        execute function tsvector_update_trigger('s', 'pg_catalog.simple', 'v');
+    create function w.ev() returns event_trigger language plpgsql as 'begin end';
+    create event trigger e on ddl_command_end execute function w.ev();
 "#;
 
 fn check(catalog: &Catalog) {
@@ -334,7 +340,34 @@ fn check(catalog: &Catalog) {
     assert!(
         matches!(&*code.rules, [(on, text)] if *on == oid("l_rule") && text.contains("ON INSERT TO w.l_rule"))
     );
-    assert_eq!(code.triggers, [(oid("l_trigger"), function("t").oid)]);
+    assert_eq!(code.triggers[0], (oid("l_trigger"), function("t").oid));
+    let given = ["s", "pg_catalog.simple", "v", ""].map(str::to_owned).into();
+    assert_eq!(code.built_in, [(oid("l_built_in"), "tsvector_update_trigger".to_owned(), given)]);
+    assert_eq!(code.on_ddl, ["ev"]);
+    assert!(function("many").rows && !function("one").rows);
+    assert!(catalog.indexes.contains(&(customers.oid, "customers_pkey".to_owned())));
+    for (name, inserts, function) in [
+        ("l_default", true, "f"),
+        ("l_check", false, "ok"),
+        ("l_index", false, "ok"),
+        ("l_generated", false, "ok"),
+        ("l_operator", false, "eq"),
+    ] {
+        assert!(
+            code.run.contains(&(oid(name), inserts, vec![function.to_owned()])),
+            "{name}: {:?}",
+            code.run
+        );
+    }
+    let made_of = [("===", "eq"), ("strange", "cmp")].map(|(n, f)| (n.to_owned(), vec![f.to_owned()]));
+    assert_eq!(code.made_of, made_of);
+    let follows: Vec<_> =
+        code.follows.iter().map(|f| (f.of, f.on, f.columns.join(","), f.to, f.does)).collect();
+    let want = [
+        (oid("quiet"), 8, String::new(), oid("q_cascade"), 8),
+        (oid("q_parent"), 16, "id".to_owned(), oid("q_set"), 16),
+    ];
+    assert_eq!(follows, want);
     let fires = |(table, code, on): &(u32, u32, i16)| {
         (*table, *code) == (oid("l_trigger"), function("t").oid) && on & 20 != 0
     };
