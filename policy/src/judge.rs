@@ -2450,7 +2450,8 @@ fn code(facts: &Facts<'_>) -> Option<Block> {
 }
 
 /// Refuses to make a relation of a system relation's name, which would be found before that one: rules speak of it as structure.
-/// Under masks, of a type's neither: `text` would be that relation's row, and what is cast to it could be checked.
+/// Under masks, of a type's or a harmless function's neither: `text`, and `upper(x)`, would be that relation's row, and what is cast to it
+/// could be checked.
 fn named_as_system(statement: Node<'_>, facts: &Facts<'_>, masks: bool) -> Option<Block> {
     let mut stack = if facts.ddl { vec![statement] } else { Vec::new() };
     while let Some(node) = stack.pop() {
@@ -2462,7 +2463,7 @@ fn named_as_system(statement: Node<'_>, facts: &Facts<'_>, masks: bool) -> Optio
             Node::RenameStmt(s) if s.subname().is_none() => s.newname(),
             _ => None,
         };
-        let theirs = |n: &&str| listed(known::SYSTEM_RELATIONS, n) || (masks && listed(known::TYPES, n));
+        let theirs = |n: &&str| listed(known::SYSTEM_RELATIONS, n) || (masks && known::type_or_call(n));
         if let Some(name) = made.filter(theirs) {
             let message = format!("{name} is a name of the server's own, and is not given to anything else");
             return Some(built_in(CODE_NOT_ANALYSED, "42501", message));

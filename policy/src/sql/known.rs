@@ -147,6 +147,12 @@ pub(crate) fn one_row(function: &str) -> bool {
     !many && (listed(PURE_FUNCTIONS, function) || listed(EFFECT_FUNCTIONS, function))
 }
 
+/// A name that stands for a type, or a call with one argument, that is taken to be the server's own: a type of users called so may be
+/// found instead, since `f(x)` is a cast where no function takes exactly x.
+pub(crate) fn type_or_call(name: &str) -> bool {
+    listed(TYPES, name) || listed(PURE_FUNCTIONS, name) || EXTENSION_FUNCTIONS.contains(&name)
+}
+
 /// A built-in function that can be called with one argument, `(x).f` and `t.f` among the ways, and is not harmless. Of what is neither this
 /// nor a function of users nobody needs to know whether it is a field.
 pub(crate) fn acts(function: &str) -> bool {

@@ -1128,7 +1128,7 @@ pub(crate) fn harmless_ddl(statement: Node<'_>, prover: &Prover<'_>) -> Result<(
         Node::AlterOwnerStmt(a) => known_and_plain(a.relation())?,
         _ => return Err(CODE),
     }
-    // A type called `text`, found before the built-in one, could check values that are cast to it.
+    // A type called `text`, found before the built-in one, could check values that are cast to it; so could one called `upper`.
     let named = match statement {
         Node::CreateDomainStmt(d) => d.domainname().iter().next_back().and_then(nodes::String::sval),
         Node::CreateEnumStmt(e) => e.type_name().iter().next_back().and_then(nodes::String::sval),
@@ -1136,7 +1136,7 @@ pub(crate) fn harmless_ddl(statement: Node<'_>, prover: &Prover<'_>) -> Result<(
         Node::RenameStmt(r) if matches!(r.rename_type, T::OBJECT_TYPE | T::OBJECT_DOMAIN) => r.newname(),
         _ => None,
     };
-    if named.is_some_and(|name| listed(known::TYPES, name)) {
+    if named.is_some_and(known::type_or_call) {
         return Err("it makes a type of a built-in one's name");
     }
     // Defaults, checks, generated columns and index expressions run as code of this statement.

@@ -1933,7 +1933,7 @@ impl<'a> Tracer<'a> {
             return Ok(val);
         }
         // Casts and functions that are built in: of the row itself. What can fail because of it is refused like any other.
-        if row.hidden() && !listed(known::TOTAL_FUNCTIONS, function) {
+        if row.hidden() && !alone(function) {
             self.record(&row.clone(), Place::Computed);
         }
         let harmless = listed(known::PURE_FUNCTIONS, function) || listed(known::TYPES, function);
@@ -2180,6 +2180,9 @@ impl<'a> Tracer<'a> {
                                     } else {
                                         self.record(&given, Place::Rows);
                                     }
+                                } else if listed(known::PURE_FUNCTIONS, field) && !alone(field) {
+                                    self.risks += 1;
+                                    subscript = true;
                                 }
                             }
                         }
@@ -3189,6 +3192,11 @@ fn one_by_one(e: &nodes::A_Expr) -> bool {
         | Kind::AEXPR_NOT_BETWEEN_SYM => true,
         _ => row(e.lexpr()) || row(e.rexpr()),
     }
+}
+
+/// Given nothing but a value it tells nothing of it: neither fails, nor answers NULL, nor chooses among several.
+fn alone(function: &str) -> bool {
+    listed(known::TOTAL_FUNCTIONS, function) && !listed(known::CHOOSING_FUNCTIONS, function)
 }
 
 /// A pattern that LIKE never fails on: one that ends with its escape fails where the text gets that far.
