@@ -16,7 +16,13 @@ use crate::catalog::Function;
 /// Everything a call of the function may do by itself.
 pub(crate) fn statements(function: &Function) -> Vec<ParseResult> {
     let mut out = Vec::new();
-    if function.language.eq_ignore_ascii_case("plpgsql") {
+    // Of a body in SQL nobody here understands as a whole, each statement may be understood by itself.
+    let whole = (!function.language.eq_ignore_ascii_case("plpgsql"))
+        .then(|| trace::body(function).and_then(|text| super::parse(text.as_bytes()).ok()))
+        .flatten();
+    if let Some(tree) = whole {
+        out.push(tree);
+    } else {
         for command in commands(&function.body) {
             let Ok(tree) = super::parse(command.text.as_bytes()) else { continue };
             if command.kind == Kind::Sql {
@@ -32,8 +38,6 @@ pub(crate) fn statements(function: &Function) -> Vec<ParseResult> {
             out.push(tree);
         }
         out.extend(called(names_called(&function.body)));
-    } else {
-        out.extend(trace::body(function).and_then(|text| super::parse(text.as_bytes()).ok()));
     }
     // Its defaults.
     out.extend(called(names_called(&function.arguments)));
@@ -354,7 +358,7 @@ mod tests {
             oid: 1,
             schema: "public".into(),
             name: "f".into(),
-            language: "plpgsql".into(),
+            language: if body.starts_with("SELEC ") { "sql".into() } else { "plpgsql".into() },
             kind: 'f',
             body: body.into(),
             arguments: String::new(),
@@ -403,6 +407,11 @@ mod tests {
         ] {
             assert_eq!(of(body).join("|"), want, "{body}");
         }
+    }
+
+    #[test]
+    fn statements_beside_others_nobody_understands_are_read() {
+        assert_eq!(runs("SELEC 1; DELETE FROM t WHERE id = 1; SELECT f()"), ["delete"]);
     }
 
     #[test]

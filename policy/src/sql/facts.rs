@@ -89,7 +89,7 @@ pub(crate) struct Facts<'a> {
     /// (pg_dump): setting and value, as long as that is the system's pg_settings.
     pub settings_row: Option<(&'a str, &'a str)>,
     pub copies: Vec<Copy<'a>>,
-    /// Columns that an UPDATE sets.
+    /// Columns that an UPDATE, a MERGE or ON CONFLICT sets.
     pub sets: Vec<&'a str>,
     pub ddl: bool,
     pub writes: bool,
@@ -142,6 +142,13 @@ pub(crate) fn read(statement: Node<'_>) -> Result<Facts<'_>, Unknown> {
             Node::UpdateStmt(u) => {
                 facts.sets.extend(u.target_list().iter().filter_map(nodes::ResTarget::name))
             }
+            Node::OnConflictClause(c) => {
+                facts.sets.extend(c.target_list().iter().filter_map(nodes::ResTarget::name));
+            }
+            Node::MergeWhenClause(w) => facts.sets.extend(w.target_list().iter().filter_map(|t| match t {
+                Node::ResTarget(t) => t.name(),
+                _ => None,
+            })),
             Node::InsertStmt(i) => facts.on_conflict |= i.on_conflict_clause().is_some(),
             Node::TransactionStmt(t) => {
                 use nodes::TransactionStmtKind as Kind;
