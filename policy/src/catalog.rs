@@ -45,9 +45,9 @@ pub struct Code {
     /// made of.
     #[serde(default)]
     pub conversions: Vec<(String, Vec<String>)>,
-    /// By number, for who declares a parameter so: checks of domains as above, and casts out of a type instead of into it.
+    /// By number and name, for who declares a parameter so: checks of domains as above, and casts out of a type instead of into it.
     #[serde(default)]
-    pub typed: Vec<(u32, Vec<String>)>,
+    pub typed: Vec<(u32, String, Vec<String>)>,
     /// Columns that a function of users fills: table, number, and the expression of the default or generated column.
     #[serde(default)]
     pub defaults: Vec<(u32, i16, String)>,

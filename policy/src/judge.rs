@@ -430,6 +430,7 @@ impl Bound {
             }
             let (taints, summaries) = lineage::spread(catalog, &bound.index, &named);
             if enforce {
+                bound.index.find_telling(catalog, &taints, &summaries);
                 (bound.taints, bound.masks, bound.summaries) = (taints, masks, summaries);
             } else {
                 (bound.observed, bound.observed_masks) = (taints, masks);

@@ -414,9 +414,16 @@ fn catalog() -> Catalog {
             conversions: [("contact", "ssn_of"), ("known_ssn", "known"), ("words", "filled"), ("d_purge", "purge")]
                 .map(|(name, function)| (name.to_owned(), vec![function.to_owned()]))
                 .into(),
-            typed: [(18_001, "known"), (18_002, "filled"), (18_003, "ssn_of"), (18_004, "archive")]
-                .map(|(oid, function)| (oid, vec![function.to_owned()]))
-                .into(),
+            typed: [
+                (18_001, "known_ssn", "known"),
+                (18_002, "words", "filled"),
+                (18_003, "contact", "ssn_of"),
+                (18_004, "archived", "archive"),
+                (18_005, "reference", "ssn_of"),
+                (18_006, "state", "calm"),
+            ]
+            .map(|(oid, name, function)| (oid, name.to_owned(), vec![function.to_owned()]))
+            .into(),
             defaults: vec![
                 (shipments, 4, "public.ssn_of(3)".into()),
                 (letters, 5, "public.pl_loud(3)".into()),

@@ -322,11 +322,11 @@ async fn code(client: &Client) -> Result<Code, CatalogueError> {
     for row in optional(client, WHAT, RULES).await? {
         code.rules.push((cell(&row, 0, WHAT)?, cell::<Option<String>>(&row, 1, WHAT)?.unwrap_or_default()));
     }
-    for row in optional(client, WHAT, &made("casttarget", 0, CONVERSIONS)).await? {
+    for row in optional(client, WHAT, &made("casttarget", CONVERSIONS)).await? {
         code.conversions.push((cell(&row, 0, WHAT)?, cell(&row, 1, WHAT)?));
     }
-    for row in optional(client, WHAT, &made("castsource", 16_384, TYPED)).await? {
-        code.typed.push((cell(&row, 0, WHAT)?, cell(&row, 1, WHAT)?));
+    for row in optional(client, WHAT, &made("castsource", TYPED)).await? {
+        code.typed.push((cell(&row, 0, WHAT)?, cell(&row, 1, WHAT)?, cell(&row, 2, WHAT)?));
     }
     for row in optional(client, WHAT, DEFAULTS).await? {
         let expression = cell::<Option<String>>(&row, 2, WHAT)?.unwrap_or_default();
@@ -513,7 +513,7 @@ const MADE: &str = "with recursive \
     foreign_code as (select p.oid, p.proname::text from pg_proc p join pg_language l on l.oid = p.prolang \
         where l.lanname not in ('internal', 'c')), \
     made (type, function) as ( \
-        (select c.{cast}, f.proname from pg_cast c join foreign_code f on f.oid = c.castfunc where c.{cast} >= {from} \
+        (select c.{cast}, f.proname from pg_cast c join foreign_code f on f.oid = c.castfunc where c.{cast} >= 16384 \
         union select k.contypid, f.proname from pg_constraint k \
             join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = k.oid \
             left join pg_operator o on d.refclassid = 'pg_operator'::regclass and o.oid = d.refobjid \
@@ -525,17 +525,17 @@ const MADE: &str = "with recursive \
             union all select c.reltype from pg_attribute a join pg_class c on c.oid = a.attrelid \
                 where a.atttypid = m.type and a.attnum > 0 and not a.attisdropped and c.reltype <> 0) of) ";
 
-/// `cast`: whether casts into a type are meant or out of it, of types from this number on.
-fn made(cast: &str, from: u32, what: &str) -> String {
-    MADE.replace("{cast}", cast).replace("{from}", &from.to_string()) + what
+/// `cast`: whether casts into types of users are meant or out of them.
+fn made(cast: &str, what: &str) -> String {
+    MADE.replace("{cast}", cast) + what
 }
 
 const CONVERSIONS: &str = "select t.typname::text, array_agg(distinct m.function order by m.function) \
     from made m join pg_type t on t.oid = m.type \
     where t.typnamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace) group by 1 order by 1";
 
-const TYPED: &str = "select m.type, array_agg(distinct m.function order by m.function) from made m \
-    where m.type >= 16384 group by 1 order by 1";
+const TYPED: &str = "select m.type, t.typname::text, array_agg(distinct m.function order by m.function) \
+    from made m join pg_type t on t.oid = m.type where m.type >= 16384 group by 1, 2 order by 1";
 
 /// Of columns, and of domains whose columns have none of their own.
 const DEFAULTS: &str = "select a.adrelid, a.adnum, pg_get_expr(a.adbin, a.adrelid) from pg_attrdef a \

@@ -52,8 +52,11 @@ pub(crate) struct Index {
     indexes: HashMap<Box<str>, Vec<u32>>,
     /// Functions of users that bring a value into a type of this name.
     conversions: HashMap<Box<str>, Vec<Box<str>>>,
-    /// The same by number, and functions that bring a value out of it.
+    /// The same by number: checks of domains, and functions that bring a value out of it.
     typed: HashMap<u32, Vec<Box<str>>>,
+    /// These by name, and which of the names stand for what a function that tells of something hidden brings values out of.
+    outs: HashMap<Box<str>, Vec<Box<str>>>,
+    telling: HashSet<Box<str>>,
 }
 
 /// All functions of users that have one name.
@@ -244,6 +247,32 @@ impl Index {
         !self.conversions.is_empty() || !self.made_of.is_empty()
     }
 
+    /// A cast out of a type of this name tells of something hidden.
+    pub(crate) fn tells(&self, t: &nodes::TypeName) -> bool {
+        !self.telling.is_empty()
+            && t.names()
+                .iter()
+                .next_back()
+                .and_then(nodes::String::sval)
+                .is_some_and(|name| self.telling.contains(name))
+    }
+
+    pub(crate) fn any_tells(&self) -> bool {
+        !self.telling.is_empty()
+    }
+
+    /// Says so of those of which it is known by now what is hidden.
+    pub(crate) fn find_telling(&mut self, catalog: &Catalog, taints: &Taints, summaries: &Summaries) {
+        if self.outs.is_empty() {
+            return;
+        }
+        let known = Words::new(catalog, taints, summaries);
+        let tells = |f: &str| known.functions.contains_key(&f.to_lowercase());
+        let telling =
+            self.outs.iter().filter(|(_, all)| all.iter().any(|f| tells(f))).map(|(name, _)| name.clone());
+        self.telling = telling.collect();
+    }
+
     /// Functions that a parameter declared to be of this type may go through.
     pub(crate) fn typed(&self, oid: u32) -> &[Box<str>] {
         self.typed.get(&oid).map_or(&[], Vec::as_slice)
@@ -359,8 +388,10 @@ impl Index {
             let functions = functions.iter().map(|f| f.as_str().into()).collect();
             index.conversions.insert(name.as_str().into(), functions);
         }
-        for (oid, functions) in &catalog.code.typed {
-            index.typed.insert(*oid, functions.iter().map(|f| f.as_str().into()).collect());
+        for (oid, name, functions) in &catalog.code.typed {
+            let functions: Vec<Box<str>> = functions.iter().map(|f| f.as_str().into()).collect();
+            index.outs.entry(name.as_str().into()).or_default().extend(functions.iter().cloned());
+            index.typed.insert(*oid, functions);
         }
         let places: HashMap<u32, usize> =
             catalog.functions.iter().enumerate().map(|(i, f)| (f.oid, i)).collect();
@@ -689,7 +720,7 @@ impl<'c> Prover<'c> {
             Node::MergeSupportFunc(_) if self.index.user("merge_action") => {
                 out.problems.push("it calls a function that is not known to be harmless");
             }
-            Node::TypeName(t) if !self.index.conversions(t).is_empty() => {
+            Node::TypeName(t) if !self.index.conversions(t).is_empty() || self.index.tells(t) => {
                 out.problems.push("it calls a function that is not known to be harmless");
             }
             Node::A_Expr(e) if !plain_operator(e.name()) => {
@@ -1531,12 +1562,14 @@ fn filled(catalog: &Catalog, index: &Index, taints: &Taints, summaries: &Summari
         out.extend(below.map(|base| (base, of)));
     }
     let shows = |name: &str| known.functions.get(&name.to_lowercase());
-    if index.converts() {
+    if index.converts() || !index.outs.is_empty() {
         for table in &catalog.tables {
             for column in &table.columns {
                 let name =
                     column.type_name.rsplit('.').next().unwrap_or_default().trim_matches(['"', '[', ']']);
-                let functions = index.conversions.get(name).into_iter().flatten();
+                // What a cast brings out of a column is as good as in it.
+                let all = [index.conversions.get(name), index.outs.get(name)];
+                let functions = all.into_iter().flatten().flatten();
                 out.extend(
                     functions.filter_map(|f| shows(f)).map(|of| ((table.oid, column.number), of.clone())),
                 );

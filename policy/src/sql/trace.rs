@@ -499,13 +499,14 @@ impl<'a> Tracer<'a> {
 
     /// Whatever is written as a type of users goes through its functions, wherever the type is named: they may be asked in its place.
     fn converted(&mut self, node: Node<'a>) -> Traced<()> {
-        if !self.world.index.converts() {
+        if !self.world.index.converts() && !self.world.index.any_tells() {
             return Ok(());
         }
         let mut stack = vec![node];
         while let Some(node) = stack.pop() {
             self.spend(1)?;
             if let Node::TypeName(t) = node {
+                self.trace.stranger |= self.world.index.tells(t);
                 for function in self.world.index.conversions(t) {
                     let val = self.summary(function);
                     self.trace.stranger |= val.hidden();
