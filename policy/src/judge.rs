@@ -857,7 +857,8 @@ impl Judge {
                 moved.functions.extend(self.catalog.code.on_ddl.iter().cloned());
             }
             let fills = facts.acts.iter().any(|a| a.class == "refresh");
-            let views = facts.names.iter().flat_map(|name| self.views(*name));
+            let named: HashSet<Name<'_>> = facts.names.iter().copied().collect();
+            let views = named.into_iter().flat_map(|name| self.views(name));
             for view in views.filter(|v| fills || !v.stored) {
                 moved.unnamed.extend(view.functions.iter().map(|f| f.to_string()));
             }
@@ -907,7 +908,7 @@ impl Judge {
             if event & (INSERT | UPDATE) != 0 {
                 moved.unnamed.extend(index.run(table, event == INSERT).map(str::to_owned));
             }
-            let follows = self.catalog.code.follows.iter().filter(|f| f.of == table && f.on == event);
+            let follows = index.follows(&self.catalog, table).filter(|f| f.on == event);
             let changes =
                 |f: &&Follows| f.columns.is_empty() || f.columns.iter().any(|c| sets.iter().any(|s| s == c));
             stack.extend(follows.filter(changes).map(|f| (f.to, f.does)));
@@ -1884,7 +1885,7 @@ impl Judge {
         for name in &facts.names {
             let (mut weight, mut gathers) = (1, false);
             for view in self.views(*name) {
-                if !view.stored && (view.opaque || view.functions.iter().any(|f| stranger(f))) {
+                if !view.stored && view.opaque {
                     return Some(Limited::unknown(limit()));
                 }
                 gathers |= view.collects;

@@ -20,7 +20,7 @@ use super::known::{self, Part, listed};
 use super::plpgsql;
 use super::trace::{self, Place, Summaries, World};
 use super::with::{self, Ctes};
-use crate::catalog::{Catalog, Constraint, Function, Table, TableColumn};
+use crate::catalog::{Catalog, Constraint, Follows, Function, Table, TableColumn};
 use crate::judge::Made;
 
 /// A catalogue, ready to be asked by name.
@@ -46,6 +46,8 @@ pub(crate) struct Index {
     rules: HashMap<u32, Vec<Rewrite>>,
     /// Functions that a write to a table, or to one it descends from, calls without naming them; true: an INSERT only.
     run: HashMap<u32, Vec<(Box<str>, bool)>>,
+    /// Places in the catalogue's list of foreign keys, by the table they refer to.
+    follows: HashMap<u32, Vec<usize>>,
     /// Functions that aggregates and operators of a name are made of.
     made_of: HashMap<Box<str>, Vec<Box<str>>>,
     /// Tables that have an index of this name.
@@ -237,6 +239,12 @@ impl Index {
         all.filter(move |(_, only)| inserts || !only).map(|(f, _)| &**f)
     }
 
+    /// What becomes of rows that refer to a table.
+    pub(crate) fn follows<'c>(&self, catalog: &'c Catalog, table: u32) -> impl Iterator<Item = &'c Follows> {
+        let all = self.follows.get(&table).into_iter().flatten();
+        all.filter_map(|i| catalog.code.follows.get(*i))
+    }
+
     /// Functions that an aggregate or an operator is made of.
     pub(crate) fn made_of(&self, name: &str) -> &[Box<str>] {
         self.made_of.get(name).map_or(&[], Vec::as_slice)
@@ -420,6 +428,9 @@ impl Index {
             for function in index.converted(&column.type_name).to_vec() {
                 runs(&mut index, table, &function, false);
             }
+        }
+        for (i, follows) in catalog.code.follows.iter().enumerate() {
+            index.follows.entry(follows.of).or_default().push(i);
         }
         for (name, functions) in &catalog.code.made_of {
             let functions = functions.iter().map(|f| f.as_str().into());

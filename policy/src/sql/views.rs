@@ -20,7 +20,7 @@ pub(crate) struct View {
     pub weight: u64,
     /// It reads the server's own relations.
     pub system: bool,
-    /// Nobody knows what it does.
+    /// Nobody knows what it does, or a function that it calls.
     pub opaque: bool,
     /// Its rows are kept: reading it runs nothing.
     pub stored: bool,
@@ -57,6 +57,7 @@ impl Views {
             waiting.remove(&oid);
             if let Some(mut view) = views.all.remove(&oid) {
                 view.settle(&views);
+                view.opaque |= view.functions.iter().any(|f| index.stranger(f));
                 views.all.insert(oid, view);
             }
             for over in views.uses.get(&oid).into_iter().flatten() {
