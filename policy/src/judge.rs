@@ -98,6 +98,8 @@ pub struct Decision {
     pub unknown_tables: bool,
     /// The table that a text of one statement makes, once it succeeded.
     pub makes: Option<Made>,
+    /// After it a name may mean another table than before.
+    pub moves_names: bool,
     /// It reads nothing but tables that its session has made ([`Judge::with_made`]).
     pub own: bool,
     /// It calls a function that is not known to be harmless, or runs code: what it does besides its own text is anybody's guess.
@@ -322,6 +324,7 @@ impl Decision {
             conflicts: Vec::new(),
             unknown_tables: false,
             makes: None,
+            moves_names: false,
             own: false,
             strangers: false,
             executes: 0,
@@ -728,6 +731,7 @@ impl Judge {
             decision.ddl |= facts.ddl;
             decision.unknown_tables |= self.names_unknown(&facts);
             decision.makes = self.makes(statement);
+            decision.moves_names |= moves_names(statement, &facts);
             let made = |name: &Name<'_>| self.made.iter().any(|m| m.is(*name));
             decision.own = !facts.names.is_empty() && facts.names.iter().all(made);
             decision.executes += facts.acts.iter().filter(|a| a.class == "execute").count();
@@ -2475,6 +2479,46 @@ fn named_as_system(statement: Node<'_>, facts: &Facts<'_>, masks: bool) -> Optio
         }
     }
     None
+}
+
+/// Whether a name may mean another table after it: something was dropped or renamed, or is looked for elsewhere.
+fn moves_names(statement: Node<'_>, facts: &Facts<'_>) -> bool {
+    use nodes::{ObjectType as T, TransactionStmtKind as Kind};
+    let path = |name: &str| matches!(name, "search_path" | "role" | "session_authorization");
+    let set = facts.settings.iter().any(|(name, _)| path(&name.to_ascii_lowercase()))
+        || facts.set_config.iter().any(|call| call.is_none_or(|(name, _)| path(&name.to_ascii_lowercase())));
+    set || match statement {
+        Node::SelectStmt(_)
+        | Node::InsertStmt(_)
+        | Node::UpdateStmt(_)
+        | Node::DeleteStmt(_)
+        | Node::MergeStmt(_)
+        | Node::CopyStmt(_)
+        | Node::ExplainStmt(_)
+        | Node::TruncateStmt(_)
+        | Node::VacuumStmt(_)
+        | Node::LockStmt(_)
+        | Node::CommentStmt(_)
+        | Node::VariableShowStmt(_)
+        | Node::CreateStmt(_)
+        | Node::CreateTableAsStmt(_)
+        | Node::CreateSeqStmt(_)
+        | Node::AlterSeqStmt(_)
+        | Node::CreateEnumStmt(_)
+        | Node::IndexStmt(_)
+        | Node::AlterTableStmt(_) => false,
+        Node::RenameStmt(r) => !matches!(r.rename_type, T::OBJECT_COLUMN | T::OBJECT_TABCONSTRAINT),
+        Node::TransactionStmt(t) => !matches!(
+            t.kind,
+            Kind::TRANS_STMT_BEGIN
+                | Kind::TRANS_STMT_START
+                | Kind::TRANS_STMT_SAVEPOINT
+                | Kind::TRANS_STMT_RELEASE
+        ),
+        // RESET ALL names none.
+        Node::VariableSetStmt(_) => facts.settings.is_empty(),
+        _ => true,
+    }
 }
 
 /// The name of a setting whose effect nobody listed.

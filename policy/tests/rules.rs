@@ -394,7 +394,7 @@ fn catalog() -> Catalog {
             function("uuid_generate_v4", "c"),
             Function { rows: true, ..function("skeys", "c") },
             function("dblink", "c"),
-            function("citextin", "c"),
+            function("citextin", "internal"),
         ],
         code: Code {
             rules: [
@@ -595,6 +595,32 @@ fn what_a_session_has_made_holds_nothing_masked() {
         "CREATE TEMP TABLE imp (a int); SELECT 1",
     ] {
         assert_eq!(made(sql), None, "{sql}");
+    }
+    let moves = |sql: &str| judge.statement(sql.as_bytes()).moves_names;
+    for sql in [
+        "INSERT INTO orders (id) VALUES (1)",
+        "ALTER TABLE imp ADD COLUMN c int",
+        "ALTER TABLE imp RENAME COLUMN b TO c",
+        "CREATE INDEX ON imp (a)",
+        "SAVEPOINT a",
+        "SET LOCAL lock_timeout = '1s'",
+        "SELECT set_config('jit', 'off', false)",
+    ] {
+        assert!(!moves(sql), "{sql}");
+    }
+    for sql in [
+        "ALTER TABLE imp RENAME TO q",
+        "ALTER TABLE imp SET SCHEMA app",
+        "DROP TABLE imp",
+        "ROLLBACK TO a",
+        "SET search_path = app",
+        "RESET search_path",
+        "RESET ALL",
+        "DISCARD TEMP",
+        "SELECT set_config('Search_Path', 'app', false)",
+        "SELECT 1; DROP TABLE imp",
+    ] {
+        assert!(moves(sql), "{sql}");
     }
     let own = judge.with_made([imp, new].into());
     let passes = |judge: &Judge, sql: &str| judge.statement(sql.as_bytes()).verdict == Verdict::Pass;

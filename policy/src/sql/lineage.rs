@@ -438,7 +438,8 @@ impl Index {
         }
         for (i, function) in catalog.functions.iter().enumerate() {
             index.bodies.entry(function.name.as_str().into()).or_default().push(i);
-            let c = function.language.eq_ignore_ascii_case("c");
+            // Both are for superusers to write; citext's are `textin` and its like under names of their own.
+            let c = ["c", "internal"].iter().any(|l| function.language.eq_ignore_ascii_case(l));
             let named = User { c: true, rows: false };
             let named = index.functions.entry(function.name.as_str().into()).or_insert(named);
             *named = User { c: named.c && c, rows: named.rows || function.rows };

@@ -268,10 +268,10 @@ impl Ready {
             _ => body.strip_suffix(b"\0").unwrap_or(body),
         };
         let Some(decision) = self.decide(text) else { return Ok(Ahead::Judged(None)) };
-        // Made in this transaction, it is nowhere else to be seen.
-        let unknown = decision.unknown_tables && !self.changed_catalogue && self.scope.masks();
+        let unknown = decision.unknown_tables && self.scope.masks();
         let fine = decision.verdict == Verdict::Pass && (decision.clean || !self.scope.masks());
-        if !unknown && (fine || !changed) {
+        // What this transaction has made is nowhere else to be seen, and who looks waits for the locks of what it has altered.
+        if self.changed_catalogue || (!unknown && (fine || !changed)) {
             return Ok(Ahead::Judged(Some(decision)));
         }
         self.renewing = true;

@@ -567,7 +567,7 @@ impl Ready {
                 .iter()
                 .any(|c| judge.unknown_table(std::slice::from_ref(c)) && !self.strangers.contains(&c.table));
         let version = judge.catalog().version;
-        if unknown && self.asked_newer_than != Some(Version::new(version)) {
+        if unknown && !self.changed_catalogue && self.asked_newer_than != Some(Version::new(version)) {
             // A table newer than the catalogue: look again before deciding. The message stays where it is.
             self.asked_newer_than = Some(Version::new(version));
             return Ok(Some(Step::Ask(self.catalogue_ask(version))));
@@ -668,22 +668,8 @@ impl Ready {
         if self.made.is_none() {
             return;
         }
-        // Others may drop or rename them, or have their names find something else.
-        const LEAVE: [&[u8]; 12] = [
-            b"SELECT",
-            b"INSERT",
-            b"UPDATE",
-            b"DELETE",
-            b"MERGE",
-            b"COPY",
-            b"CREATE INDEX",
-            b"CREATE TABLE",
-            b"ANALYZE",
-            b"TRUNCATE",
-            b"SAVEPOINT",
-            b"RELEASE",
-        ];
-        let leaves = decision.is_some_and(|d| !d.strangers) && LEAVE.iter().any(|c| command.starts_with(c));
+        let leaves =
+            decision.is_some_and(|d| !d.strangers && !d.moves_names) && !command.starts_with(b"ROLLBACK");
         if !leaves {
             self.forget_made();
         }
