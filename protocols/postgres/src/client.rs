@@ -259,9 +259,7 @@ impl Ready {
     fn renewed_for(&mut self, tag: u8, body: &[u8]) -> Result<Ahead, Fault> {
         let Some(judge) = &self.judge else { return Ok(Ahead::Judged(None)) };
         let version = judge.catalog().version;
-        // A load waits for tables that this session has locked by altering them, and would not see what it changed.
-        let changed =
-            !self.changed_catalogue && self.connection.catalogues.changed_since(&self.database, version);
+        let changed = self.connection.catalogues.changed_since(&self.database, version);
         if std::mem::take(&mut self.renewing) || !(changed || self.scope.masks()) {
             return Ok(Ahead::Judged(None));
         }
