@@ -523,6 +523,8 @@ impl Ready {
 
     /// What was decided before is void.
     fn rejudged(&mut self) {
+        // It may hold what was not masked then.
+        self.made = None;
         self.stamp += 1;
         self.mixed |= !self.owed.prepares_nothing();
         self.outlived |= !self.owed.is_empty() || self.tables.portals.len() > 0;
