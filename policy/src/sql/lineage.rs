@@ -186,9 +186,8 @@ impl Index {
     pub(crate) fn dotted(&self, facts: &mut super::facts::Facts<'_>) {
         let called = |f: &&str| known::acts(f) || self.functions.contains_key(*f);
         let field = |f: &&str| self.fields.contains(*f) && !listed(known::TEXT_RUNNERS, f);
-        let beside = facts.beside.iter().filter(|f| !field(f));
-        let found: Vec<&str> = facts.applied.iter().chain(beside).copied().filter(called).collect();
-        facts.functions.extend(found);
+        let beside = facts.beside.iter().copied().filter(called).filter(|f| !field(f));
+        facts.functions.extend(facts.applied.iter().copied().filter(called).chain(beside));
     }
 
     /// What functions of users do by themselves when they are called, and those that they call, as far as their texts can be parsed.
