@@ -39,7 +39,7 @@ const WORK_MAX: usize = 5_000_000;
 mod cost {
     pub(super) const WORD: usize = 300;
     /// Besides being a word: SELECT and TABLE begin one of the largest nodes, and settings are looked up.
-    pub(super) const LARGE: usize = 500;
+    pub(super) const LARGE: usize = 620;
     pub(super) const NUMBER: usize = 75;
     pub(super) const NUMBER_BYTE: usize = 9;
     pub(super) const STRING: usize = 100;
@@ -47,7 +47,7 @@ mod cost {
     /// A bracket opens a call, more often than not.
     pub(super) const OPEN: usize = 80;
     /// Besides: it does open one, which is a node of its own, a name to look up and a list.
-    pub(super) const CALL: usize = 240;
+    pub(super) const CALL: usize = 330;
     pub(super) const CLOSE: usize = 20;
     /// `,` and `.`.
     pub(super) const COMMA: usize = 40;

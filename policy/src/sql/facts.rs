@@ -122,7 +122,13 @@ pub(crate) fn read(statement: Node<'_>) -> Result<Facts<'_>, Unknown> {
         }
         match node {
             // The server does not take them, and each costs more than an argument does.
-            Node::SelectStmt(s) if s.target_list().len() > OUTPUTS_MAX => return Err(Unknown),
+            Node::SelectStmt(s)
+                if [s.target_list().len(), s.sort_clause().len(), s.group_clause().len()]
+                    .iter()
+                    .any(|n| *n > OUTPUTS_MAX) =>
+            {
+                return Err(Unknown);
+            }
             Node::ReturningClause(r) if r.exprs().len() > OUTPUTS_MAX => return Err(Unknown),
             Node::RangeVar(r) => relations.push(r),
             Node::FuncCall(f) => function(f, &mut facts),

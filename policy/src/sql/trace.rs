@@ -2016,6 +2016,8 @@ impl<'a> Tracer<'a> {
     fn derived(&mut self, node: Node<'a>, scope: &Scope<'_, 'a>) -> Traced<Val> {
         match node {
             Node::None => return Ok(Val::default()),
+            // Most of a long list.
+            Node::A_Const(_) | Node::ParamRef(_) => return self.spend(1).map(|()| Val::default()),
             Node::ColumnRef(c) => return self.reference(c, scope),
             Node::A_Indirection(i) => {
                 if let Some(val) = self.field(i, scope)? {
