@@ -1059,12 +1059,23 @@ impl<'a> Tracer<'a> {
             }
             Node::ColumnRef(c) if c.fields().len() == 1 => {
                 let wanted = c.fields().first().and_then(Node::as_str).unwrap_or_default();
-                let (of_output, of_from) = (output(wanted), self.unqualified_here(wanted, scope.rels)?);
-                // An output that `*` brings, and a column of FROM, may have another name by then: the other is meant.
+                let of_output = output(wanted);
+                let exact = outputs_first && columns.list.iter().any(|c| c.name == Some(wanted));
+                // An output that `*` brings, and a column of FROM, may have another name by then: the other is meant. And where nothing
+                // is certain to be called so, it may be a whole row.
+                let of_from = if exact && columns.stars == 0 {
+                    None
+                } else if exact {
+                    self.unqualified_here(wanted, scope.rels)?
+                } else if self.unqualified_here(wanted, scope.rels)?.is_some()
+                    || !self.called(wanted, None, scope)?.is_empty()
+                {
+                    Some(self.value(node, scope)?)
+                } else {
+                    None
+                };
                 let (first, other) = match (of_output, of_from) {
-                    (Some(output), from) if outputs_first => {
-                        (Some(output), from.filter(|_| columns.stars > 0))
-                    }
+                    (Some(output), from) if outputs_first => (Some(output), from),
                     (output, Some(from)) => (Some(from), output),
                     (output, None) => (output, None),
                 };
